@@ -1,0 +1,11 @@
+"""Fixtures every test file may use; no test here or below touches the network."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WDS_SECURE", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"  # reference data beside the checkout; tests skip without it
