@@ -1,0 +1,104 @@
+"""Ways to get a NanoChat: from a checkpoint's tensors, or fresh from upstream's initialisation.
+
+Must not know where files lie (checkpoint.py) or how the forward pass is computed (model.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omni.errors import OmniError
+from omni.nanochat.eras import ERAS, Era, detect_era
+from omni.nanochat.model import NanoChat, NanoChatConfig, rope_table
+
+
+def random_init(config: NanoChatConfig, era: str = "E", seed: int = 0) -> NanoChat:
+    """A fresh, trainable model with upstream's initial distributions, in fp32 on the CPU.
+
+    Output projections start at zero, so a random model passes no gradient to its input until it
+    has been trained.
+    """
+    model = NanoChat(config, ERAS[era])
+    rng = torch.Generator().manual_seed(seed)
+    bound = 3**0.5 * config.n_embd**-0.5  # uniform with a standard deviation of 1/sqrt(C)
+    for key, p in model.named_parameters():
+        if key.endswith("c_proj.weight") or key == "smear_lambda":
+            nn.init.zeros_(p)
+        elif key == "transformer.wte.weight":
+            nn.init.normal_(p, 0.0, 0.8, generator=rng)
+        elif key == "lm_head.weight":
+            nn.init.normal_(p, 0.0, 0.001, generator=rng)
+        elif key.endswith("gate.weight"):
+            nn.init.uniform_(p, 0.0, 0.02, generator=rng)
+        elif key.endswith("c_fc.weight"):
+            nn.init.uniform_(p, -0.4 * bound, 0.4 * bound, generator=rng)
+        elif p.ndim == 2:
+            nn.init.uniform_(p, -bound, bound, generator=rng)
+    depth = torch.linspace(0, 1, config.n_layer)
+    if model.era.has_lambdas:
+        with torch.no_grad():
+            model.resid_lambdas.copy_(1.15 - 0.10 * depth)
+            model.x0_lambdas.copy_(0.20 - 0.15 * depth)
+    return model
+
+
+def from_state_dict(
+    state_dict: Mapping[str, Tensor],
+    model_config: Mapping[str, Any],
+    user_config: Mapping[str, Any] | None = None,
+    softcap: float | None = None,
+    rope_bf16: bool | None = None,
+) -> NanoChat:
+    """A frozen model from nanochat's own tensors, of whatever era.
+
+    Args:
+        state_dict: as saved by nanochat; keys may start with `_orig_mod.`.
+        model_config: the dict of that name in the checkpoint's meta.
+        user_config: the dict of that name in the meta, which tells era C20 from C.
+        softcap: override of the era's softcap, where keys can't tell.
+        rope_bf16: override of the rounding of the rotary table, where keys can't tell.
+
+    Raises:
+        OmniError: a missing, unknown or misshapen key, with its name and the nearest era.
+    """
+    state = {key.removeprefix("_orig_mod."): tensor for key, tensor in state_dict.items()}
+    era = detect_era(state, user_config, softcap, rope_bf16)
+    known = NanoChatConfig.__dataclass_fields__
+    missing = [n for n in known if n not in model_config and n != "window_pattern"]
+    if missing:
+        raise OmniError(
+            f"model_config lacks {', '.join(missing)}",
+            where="meta",
+            mend="use the meta_*.json that nanochat wrote beside the model",
+        )
+    config = NanoChatConfig(**{n: model_config[n] for n in known if n in model_config})
+    rows = state.get("transformer.wte.weight")
+    with torch.device("meta"):
+        model = NanoChat(config, era, None if rows is None else rows.shape[0])
+    _check_keys(model, state, era)
+    model.load_state_dict(state, strict=True, assign=True)
+    model.cos, model.sin = rope_table(config, era)
+    # CUDA-trained files mix bf16 tables with fp32 matrices; one compute dtype for all.
+    return model.to(torch.float32).freeze()
+
+
+def _check_keys(model: NanoChat, state: Mapping[str, Tensor], era: Era) -> None:
+    expected = {key: tuple(t.shape) for key, t in model.state_dict().items()}
+    told = f"nearest era {era.name}, because {era.how}; tried {', '.join(ERAS)}"
+    mend = "check that the file is a whole nanochat checkpoint and the meta its own"
+    for key in sorted(expected.keys() - state.keys()):
+        raise OmniError(f"the checkpoint lacks the key {key}", where=told, mend=mend)
+    for key in sorted(state.keys() - expected.keys()):
+        raise OmniError(f"the checkpoint holds an unknown key {key}", where=told, mend=mend)
+    for key, shape in expected.items():
+        if tuple(state[key].shape) != shape:
+            got = tuple(state[key].shape)
+            raise OmniError(f"{key} has the shape {got}, not {shape}", where=told, mend=mend)
+
+
+def config_dict(config: NanoChatConfig) -> dict[str, Any]:
+    """The config as nanochat's meta writes it."""
+    return {key: value for key, value in asdict(config).items() if value is not None}

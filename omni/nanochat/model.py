@@ -1,0 +1,390 @@
+"""nanochat's forward pass for every era, fed by embeddings instead of ids.
+
+One parametrised GPT: what differs between the eras stands in eras.py, what a forward pass does
+stands here. `model(ids)` is `model.forward_embeds(*model.embed(ids))`, so a row of soft tokens
+takes exactly the way a row of text takes.
+
+Must not know about files, tokens' meaning, prompts or audio. Formulas: karpathy/nanochat,
+`nanochat/gpt.py`, at the commits of each era.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from omni.errors import OmniError
+from omni.nanochat.cache import KVCache
+from omni.nanochat.eras import Era
+
+SMEAR_WIDTH = 24  # channels the smear gate reads
+ROPE_FACTOR = 10  # upstream's rotary table is this many times sequence_len long
+
+
+@dataclass(frozen=True)
+class NanoChatConfig:
+    """The sizes of a model, named as in nanochat's meta (`model_config`).
+
+    `window_pattern` is tiled over the layers ("SSSL"); None means that every layer is L.
+    """
+
+    sequence_len: int
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_kv_head: int
+    n_embd: int
+    window_pattern: str | None = None
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def kv_dim(self) -> int:
+        """Width of keys, values and value embeddings: n_kv_head * head_dim."""
+        return self.n_kv_head * self.head_dim
+
+    @property
+    def ve_layers(self) -> list[int]:
+        """Layers that have value embeddings, in the eras that know them; the last always does."""
+        return [i for i in range(self.n_layer) if i % 2 == (self.n_layer - 1) % 2]
+
+
+def norm(x: Tensor) -> Tensor:
+    """RMSNorm over the last axis, without weight; eps is the dtype's machine epsilon."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding, half split, by -theta as nanochat does. x: (B, H, T, D)."""
+    x1, x2 = x.chunk(2, dim=-1)
+    return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin], dim=-1)
+
+
+class Attention(nn.Module):
+    """Grouped causal attention with RoPE, q and k norm, a window, and gated value embeddings."""
+
+    def __init__(self, config: NanoChatConfig, era: Era, has_ve: bool) -> None:
+        super().__init__()
+        self.n_head, self.n_kv_head = config.n_head, config.n_kv_head
+        self.qk_scale, self.gate_range = era.qk_scale, era.ve_gate_range
+        self.gate_width = era.ve_gate_width
+        C, kv = config.n_embd, config.kv_dim
+        self.c_q = nn.Linear(C, C, bias=False)
+        self.c_k = nn.Linear(C, kv, bias=False)
+        self.c_v = nn.Linear(C, kv, bias=False)
+        self.c_proj = nn.Linear(C, C, bias=False)
+        if has_ve:
+            self.ve_gate = nn.Linear(era.ve_gate_width, config.n_kv_head, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        ve: Tensor | None,
+        rope: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: KVCache | None,
+        layer: int,
+    ) -> Tensor:
+        """x: (B, T, C), normed; ve: (B, T, kv_dim) or None; mask: (B or 1, 1, T, S) or None."""
+        B, T, C = x.shape
+        q = self.c_q(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, H, T, D)
+        k = self.c_k(x).view(B, T, self.n_kv_head, -1).transpose(1, 2)  # (B, K, T, D)
+        v = self.c_v(x).view(B, T, self.n_kv_head, -1)  # (B, T, K, D)
+        if ve is not None:
+            gate = self.gate_range * torch.sigmoid(self.ve_gate(x[..., : self.gate_width]))
+            v = v + gate.unsqueeze(-1) * ve.view(B, T, self.n_kv_head, -1)
+        v = v.transpose(1, 2)
+        q, k = norm(rotate(q, *rope)), norm(rotate(k, *rope))
+        if self.qk_scale != 1.0:
+            q, k = q * self.qk_scale, k * self.qk_scale
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        if self.n_head != self.n_kv_head:
+            k = k.repeat_interleave(self.n_head // self.n_kv_head, dim=1)
+            v = v.repeat_interleave(self.n_head // self.n_kv_head, dim=1)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    """Linear, squared ReLU, Linear; four times as wide inside."""
+
+    def __init__(self, n_embd: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(n_embd, 4 * n_embd, bias=False)
+        self.c_proj = nn.Linear(4 * n_embd, n_embd, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.relu(self.c_fc(x)).square())
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP, each on the normed residual stream."""
+
+    def __init__(self, config: NanoChatConfig, era: Era, has_ve: bool) -> None:
+        super().__init__()
+        self.attn = Attention(config, era, has_ve)
+        self.mlp = MLP(config.n_embd)
+
+    def forward(
+        self,
+        x: Tensor,
+        ve: Tensor | None,
+        rope: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: KVCache | None,
+        layer: int,
+    ) -> Tensor:
+        x = x + self.attn(norm(x), ve, rope, mask, cache, layer)
+        return x + self.mlp(norm(x))
+
+
+class NanoChat(nn.Module):
+    """A nanochat GPT of one era. Parameter names and shapes are upstream's.
+
+    Attributes:
+        config: its sizes.
+        era: its constants.
+        n_ve: number of layers with value embeddings (0 before era C).
+        kv_dim: width of one layer's value row.
+        activation_checkpointing: recompute each layer in the backward pass instead of keeping
+            its activations; costs a second forward pass.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: NanoChatConfig, era: Era, vocab_rows: int | None = None) -> None:
+        super().__init__()
+        self.config, self.era = config, era
+        self.activation_checkpointing = False
+        V = vocab_rows or -(-config.vocab_size // 64) * 64
+        ve_layers = config.ve_layers if era.ve_gate_width else []
+        self.n_ve, self.kv_dim = len(ve_layers), config.kv_dim
+        blocks = [Block(config, era, i in ve_layers) for i in range(config.n_layer)]
+        self.transformer = nn.ModuleDict(
+            {"wte": nn.Embedding(V, config.n_embd), "h": nn.ModuleList(blocks)}
+        )
+        self.lm_head = nn.Linear(config.n_embd, V, bias=False)
+        if era.has_lambdas:
+            self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
+            self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
+        if ve_layers:
+            self.value_embeds = nn.ModuleDict(
+                {str(i): nn.Embedding(V, config.kv_dim) for i in ve_layers}
+            )
+        if era.has_smear:
+            self.smear_gate = nn.Linear(SMEAR_WIDTH, 1, bias=False)
+            self.smear_lambda = nn.Parameter(torch.zeros(1))
+            self.backout_lambda = nn.Parameter(torch.full((1,), 0.2))
+        self.windows = _windows(config, era)
+        cos, sin = rope_table(config, era)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    # -- the public forward pass ---------------------------------------------------------------
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits of a batch of token ids. ids: (B, T) long. Returns (B, T, vocab_size) fp32."""
+        return self.forward_embeds(*self.embed(ids))
+
+    def embed(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the model looks up for a token: its rows, before any norm.
+
+        Args:
+            ids: (B, T) long.
+
+        Returns:
+            rows (B, T, C), and value rows (B, T, n_ve, kv_dim), or None before era C.
+        """
+        rows = self.transformer["wte"](ids)
+        if not self.n_ve:
+            return rows, None
+        return rows, torch.stack([table(ids) for table in self.value_embeds.values()], dim=2)
+
+    def forward_embeds(
+        self,
+        rows: Tensor,
+        ve_rows: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KVCache | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of a batch of rows, text or audio.
+
+        There is no attention mask against padding: pad on the right only.
+
+        Args:
+            rows: (B, T, C) embedding rows before the norm, any float dtype.
+            ve_rows: (B, T, n_ve, kv_dim) value rows; None means zeros.
+            positions: (B, T) bool: apply lm_head only there.
+            cache: keys and values of what came before; advanced by this call.
+            lengths: (B,) long, with a cache: how many of the T positions are real, per row.
+
+        Returns:
+            fp32 logits, (B, T, vocab_size), or (positions.sum(), vocab_size) in row order.
+
+        Raises:
+            OmniError: the row is longer than the rotary table.
+        """
+        x = self.hidden_states(rows, ve_rows, cache, lengths, final_only=True)[-1]
+        return self.read_out(x if positions is None else x[positions])
+
+    def hidden_states(
+        self,
+        rows: Tensor,
+        ve_rows: Tensor | None = None,
+        cache: KVCache | None = None,
+        lengths: Tensor | None = None,
+        final_only: bool = False,
+    ) -> list[Tensor]:
+        """The residual stream. Arguments as in `forward_embeds`.
+
+        Returns:
+            n_layer + 2 tensors (B, T, C): the input after norm and smear, the stream after each
+            layer, and last the stream that the read-out sees (after backout). With `final_only`,
+            that last one alone.
+        """
+        x = norm(rows.to(self.dtype))
+        if ve_rows is not None:
+            ve_rows = ve_rows.to(self.dtype)
+        if self.era.has_smear:
+            x = self._smear(x, cache, lengths)
+        rope, masks = self._geometry(x, cache)
+        x0, backout, states = x, x, [x]
+        for i, block in enumerate(cast(nn.ModuleList, self.transformer["h"])):
+            if self.era.has_lambdas:
+                x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * x0
+            args = (x, self._ve(i, ve_rows), rope, masks[self.windows[i]], cache, i)
+            if self.activation_checkpointing and torch.is_grad_enabled() and cache is None:
+                x = checkpoint(block, *args, use_reentrant=False)
+            else:
+                x = block(*args)
+            if i == self.config.n_layer // 2:
+                backout = x
+            if not final_only:
+                states.append(x)
+        if self.era.has_smear:
+            x = x - self.backout_lambda.to(x.dtype) * backout
+        if cache is not None:
+            cache.advance(lengths, rows.size(1))
+        return [x] if final_only else [*states, x]
+
+    def read_out(self, x: Tensor) -> Tensor:
+        """Final norm, lm_head, crop of the padded vocabulary, softcap. (..., C) -> fp32 logits."""
+        logits = self.lm_head(norm(x))[..., : self.config.vocab_size].float()
+        return self.era.softcap * torch.tanh(logits / self.era.softcap)
+
+    # -- what surrounds it ---------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype: that of the matrices."""
+        return self.lm_head.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm_head.weight.device
+
+    def new_cache(self, batch: int, max_len: int) -> KVCache:
+        """An empty cache for `batch` rows of at most `max_len` positions."""
+        c = self.config
+        shape = (c.n_layer, batch, c.n_kv_head, max_len, c.head_dim)
+        return KVCache(shape, c.n_embd, self.dtype, self.device)
+
+    def freeze(self) -> "NanoChat":
+        """No parameter asks for a gradient any more; eval mode. Returns self."""
+        return self.requires_grad_(False).eval()
+
+    def fingerprint(self) -> str:
+        """sha256 over all parameters by name, shape, dtype and bytes: equal before and after."""
+        digest = hashlib.sha256()
+        for key, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _ve(self, layer: int, ve_rows: Tensor | None) -> Tensor | None:
+        if ve_rows is None or not self.n_ve or layer not in self.config.ve_layers:
+            return None
+        return ve_rows[:, :, self.config.ve_layers.index(layer)]
+
+    def _smear(self, x: Tensor, cache: KVCache | None, lengths: Tensor | None) -> Tensor:
+        """Add a gated share of the previous position's normed row, across calls as within one."""
+        first = x.new_zeros(x.size(0), 1, x.size(2))
+        if cache is not None:
+            # A fresh cache holds zeros, which is what "no previous row" adds.
+            first = cache.swap_last_row(x, lengths).unsqueeze(1)
+        previous = torch.cat([first, x[:, :-1]], dim=1)
+        gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :SMEAR_WIDTH]))
+        return x + gate * previous
+
+    def _geometry(
+        self, x: Tensor, cache: KVCache | None
+    ) -> tuple[tuple[Tensor, Tensor], dict[int | None, Tensor | None]]:
+        """Rotary factors of this call's positions, and one attention mask per window size."""
+        T = x.size(1)
+        start = torch.zeros(1, dtype=torch.long, device=x.device)
+        if cache is not None:
+            start = cache.lengths
+        end = T if cache is None else cache.reach(T)
+        if end > self.cos.size(0):
+            raise OmniError(
+                f"a row of {end} positions; the rotary table ends at {self.cos.size(0)}",
+                where=f"sequence_len {self.config.sequence_len}",
+                mend="use shorter audio or a model with a longer sequence_len",
+            )
+        at = start[:, None] + torch.arange(T, device=x.device)  # (B or 1, T)
+        # Beyond a row's real length positions may leave the table; nothing reads them.
+        index = at.clamp(max=self.cos.size(0) - 1)
+        rope = (
+            self.cos[index][:, None].to(x.dtype),
+            self.sin[index][:, None].to(x.dtype),
+        )  # (B or 1, 1, T, D/2)
+        keys = torch.arange(end, device=x.device)
+        distance = at[:, None, :, None] - keys  # (B or 1, 1, T, S)
+        masks: dict[int | None, Tensor | None] = {}
+        for window in set(self.windows):
+            if cache is None and (window is None or window >= T):
+                masks[window] = None  # plain causal: SDPA's fast path
+            else:
+                masks[window] = distance >= 0
+                if window is not None:
+                    masks[window] = (distance >= 0) & (distance <= window)
+        return rope, masks
+
+
+def _windows(config: NanoChatConfig, era: Era) -> list[int | None]:
+    """Keys before the current one that each layer sees; None for all of them."""
+    if not era.windowed:
+        return [None] * config.n_layer
+    pattern = (config.window_pattern or "L").upper()
+    if set(pattern) - {"S", "L"}:
+        raise OmniError(
+            f"window_pattern {pattern!r} has other letters than S and L", where="model_config"
+        )
+    size: dict[str, int | None] = {
+        "L": config.sequence_len,
+        "S": era.short_window(config.sequence_len),
+    }
+    windows = [size[pattern[i % len(pattern)]] for i in range(config.n_layer)]
+    windows[-1] = size["L"]
+    return windows
+
+
+def rope_table(config: NanoChatConfig, era: Era) -> tuple[Tensor, Tensor]:
+    """cos and sin, (10 * sequence_len, head_dim / 2) fp32, rounded to bf16 where the era did."""
+    D = config.head_dim
+    frequency = 1.0 / (era.rope_base ** (torch.arange(0, D, 2, dtype=torch.float32) / D))
+    t = torch.arange(config.sequence_len * ROPE_FACTOR, dtype=torch.float32)
+    angle = torch.outer(t, frequency)
+    cos, sin = angle.cos(), angle.sin()
+    if era.rope_bf16:
+        cos, sin = cos.bfloat16().float(), sin.bfloat16().float()
+    return cos, sin
