@@ -10,13 +10,13 @@ one reader serves both. Must not know how a corpus is read or encoded.
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from synthesis import RATE, Voice, speak, write_clip
+from libri_tree import Clip, write_audio, write_tables
+from synthesis import Voice
 
 ROOT = Path(__file__).resolve().parent.parent / "manifests" / "demo" / "LibriSpeech"
 SEED = 20_261_124
@@ -62,28 +62,6 @@ UNHEARD: tuple[int, Voice] = (9101, Voice("flite", "awb", "M"))
 N_HELDOUT, N_HELDOUT_VOICE = 60, 40
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One utterance to be made: its split, its speaker, its place in a chapter, its words."""
-
-    split: str
-    speaker: int
-    chapter: int
-    number: int
-    voice: Voice
-    text: str
-
-    @property
-    def id(self) -> str:
-        """LibriSpeech's utterance id."""
-        return f"{self.speaker}-{self.chapter}-{self.number:04d}"
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the chapter, relative to `LibriSpeech/`."""
-        return Path(self.split, str(self.speaker), str(self.chapter))
-
-
 def plan() -> list[Clip]:
     """Every utterance of the three splits, in order; a pure function of this file."""
     rng = np.random.default_rng(SEED)
@@ -102,7 +80,7 @@ def plan() -> list[Clip]:
     ]
     speaker, voice = UNHEARD
     clips += [
-        Clip("demo-heldout-voice", speaker, speaker * 10, i, voice, text)
+        Clip("demo-heldout-voice", speaker, speaker * 10, i, voice, text, text)
         for i, text in enumerate(unheard)
     ]
     return clips
@@ -110,21 +88,11 @@ def plan() -> list[Clip]:
 
 def make(clips: Sequence[Clip], root: Path) -> None:
     """Write the clips and their transcripts below `root`; files that would not change stay as they are."""
-    transcripts: dict[Path, list[str]] = {}
-    seconds: dict[int, float] = {}
     for done, clip in enumerate(clips, start=1):
-        folder = root / clip.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        wave = speak(clip.voice, clip.text)
-        write_clip(folder / f"{clip.id}.opus", wave)
-        seconds[clip.speaker] = seconds.get(clip.speaker, 0.0) + len(wave) / RATE
-        path = folder / f"{clip.speaker}-{clip.chapter}.trans.txt"
-        transcripts.setdefault(path, []).append(f"{clip.id} {clip.text.upper()}\n")
+        write_audio(clip, root)
         if done % 50 == 0 or done == len(clips):
             print(f"{done}/{len(clips)} clips", flush=True)
-    for path, rows in transcripts.items():
-        path.write_text("".join(rows), encoding="utf-8")
-    (root / "SPEAKERS.TXT").write_text(_speakers(seconds), encoding="utf-8")
+    write_tables(clips, root)
 
 
 def main() -> int:
@@ -171,7 +139,9 @@ def _chapters(
     clips = []
     for speaker, text in zip(owners, texts, strict=True):
         voice = voices[speaker].varied(rng)
-        clips.append(Clip(split, speaker, speaker * 10 + chapter, counts[speaker], voice, text))
+        clips.append(
+            Clip(split, speaker, speaker * 10 + chapter, counts[speaker], voice, text, text)
+        )
         counts[speaker] += 1
     return sorted(clips, key=lambda clip: clip.id)
 
@@ -179,20 +149,6 @@ def _chapters(
 def _cycle(items: Sequence[int], n: int) -> list[int]:
     """The first n of the items repeated."""
     return [items[i % len(items)] for i in range(n)]
-
-
-def _speakers(seconds: dict[int, float]) -> str:
-    """SPEAKERS.TXT in LibriSpeech's columns, of the speakers heard; the name is engine and voice."""
-    rows = ["; Speakers of the demo corpus; both engines are speech synthesisers.\n"]
-    rows.append(";ID  |SEX| SUBSET             |MINUTES| NAME\n")
-    speakers = [(speaker, voice, "demo-train") for speaker, voice, _ in KNOWN]
-    for speaker, voice, subset in [*speakers, (*UNHEARD, "demo-heldout-voice")]:
-        if speaker not in seconds:
-            continue
-        minutes = seconds[speaker] / 60
-        name = f"{voice.engine} {voice.name}"
-        rows.append(f"{speaker} | {voice.sex} | {subset:18} | {minutes:5.2f} | {name}\n")
-    return "".join(rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Clips and transcripts on disk as LibriSpeech lays them out, for the scripts that build a corpus.
+
+    ROOT/SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.opus
+    ROOT/SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt      ID UPPER CASE TEXT
+    ROOT/SPEAKERS.TXT                                         speaker | sex | split | minutes | name
+
+Must not know what is said, nor which corpus it is.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile as sf
+from synthesis import Voice, speak, write_clip
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One utterance to be made.
+
+    Attributes:
+        split, speaker, chapter, number: its place in the tree.
+        voice: who says it, and how this time.
+        spoken: what the engine is given.
+        text: the transcript, lower case.
+    """
+
+    split: str
+    speaker: int
+    chapter: int
+    number: int
+    voice: Voice
+    spoken: str
+    text: str
+
+    @property
+    def id(self) -> str:
+        """LibriSpeech's utterance id."""
+        return f"{self.speaker}-{self.chapter}-{self.number:04d}"
+
+    @property
+    def path(self) -> Path:
+        """The clip's file, relative to ROOT."""
+        return Path(self.split, str(self.speaker), str(self.chapter), f"{self.id}.opus")
+
+
+def write_audio(clip: Clip, root: Path) -> None:
+    """Speak the clip and write its file; one that would not change stays as it is."""
+    path = root / clip.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_clip(path, speak(clip.voice, clip.spoken))
+
+
+def write_tables(clips: Iterable[Clip], root: Path) -> float:
+    """Write the transcripts and SPEAKERS.TXT of clips whose files exist.
+
+    A speaker is listed once, under the first split he is met in, with the minutes of all of his
+    clips, named by engine and voice.
+
+    Returns:
+        Hours of audio.
+    """
+    transcripts: dict[Path, list[str]] = {}
+    speakers: dict[int, Clip] = {}
+    minutes: dict[int, float] = {}
+    for clip in clips:
+        path = root / clip.path
+        transcript = path.with_name(f"{clip.speaker}-{clip.chapter}.trans.txt")
+        transcripts.setdefault(transcript, []).append(f"{clip.id} {clip.text.upper()}\n")
+        speakers.setdefault(clip.speaker, clip)
+        minutes[clip.speaker] = minutes.get(clip.speaker, 0.0) + sf.info(path).duration / 60
+    for transcript, rows in transcripts.items():
+        transcript.write_text("".join(rows), encoding="utf-8")
+
+    table = ["; Every speaker is a speech synthesiser: engine and voice stand for a name.\n"]
+    table.append(";ID  |SEX| SUBSET             |MINUTES| NAME\n")
+    for speaker, clip in sorted(speakers.items()):
+        name = f"{clip.voice.engine} {clip.voice.name}"
+        row = f"{speaker} | {clip.voice.sex} | {clip.split:18} | {minutes[speaker]:5.2f} | {name}\n"
+        table.append(row)
+    (root / "SPEAKERS.TXT").write_text("".join(table), encoding="utf-8")
+    return sum(minutes.values()) / 60
