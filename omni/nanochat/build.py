@@ -51,6 +51,7 @@ def from_state_dict(
     user_config: Mapping[str, Any] | None = None,
     softcap: float | None = None,
     rope_bf16: bool | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> NanoChat:
     """A frozen model from nanochat's own tensors, of whatever era.
 
@@ -60,43 +61,86 @@ def from_state_dict(
         user_config: the dict of that name in the meta, which tells era C20 from C.
         softcap: override of the era's softcap, where keys can't tell.
         rope_bf16: override of the rounding of the rotary table, where keys can't tell.
+        dtype: of the matrices, and so of the computation; one-dimensional lambdas stay fp32.
 
     Raises:
         OmniError: a missing, unknown or misshapen key, with its name and the nearest era.
     """
     state = {key.removeprefix("_orig_mod."): tensor for key, tensor in state_dict.items()}
     era = detect_era(state, user_config, softcap, rope_bf16)
-    known = NanoChatConfig.__dataclass_fields__
-    missing = [n for n in known if n not in model_config and n != "window_pattern"]
-    if missing:
-        raise OmniError(
-            f"model_config lacks {', '.join(missing)}",
-            where="meta",
-            mend="use the meta_*.json that nanochat wrote beside the model",
-        )
-    config = NanoChatConfig(**{n: model_config[n] for n in known if n in model_config})
+    config = read_config(model_config)
     rows = state.get("transformer.wte.weight")
     with torch.device("meta"):
         model = NanoChat(config, era, None if rows is None else rows.shape[0])
     _check_keys(model, state, era)
     model.load_state_dict(state, strict=True, assign=True)
     model.cos, model.sin = rope_table(config, era)
-    # CUDA-trained files mix bf16 tables with fp32 matrices; one compute dtype for all.
-    return model.to(torch.float32).freeze()
+    return cast_matrices(model, dtype).freeze()
+
+
+def read_config(model_config: Mapping[str, Any]) -> NanoChatConfig:
+    """The sizes in a meta's `model_config`; keys that are not ours are left alone.
+
+    Raises:
+        OmniError: a size is missing, or they can't belong to one model.
+    """
+    known = NanoChatConfig.__dataclass_fields__
+    missing = [n for n in known if n not in model_config and n != "window_pattern"]
+    mend = "use the meta_*.json that nanochat wrote beside the model"
+    if missing:
+        raise OmniError(f"model_config lacks {', '.join(missing)}", where="meta", mend=mend)
+    config = NanoChatConfig(**{n: model_config[n] for n in known if n in model_config})
+    sizes = {n: getattr(config, n) for n in known if n != "window_pattern"}
+    wrong = [n for n, size in sizes.items() if not isinstance(size, int) or size < 1]
+    if wrong:
+        raise OmniError(f"{wrong[0]} is {sizes[wrong[0]]!r}", where="model_config", mend=mend)
+    if config.n_embd % config.n_head or config.head_dim % 2 or config.n_head % config.n_kv_head:
+        raise OmniError(
+            f"width {config.n_embd}, {config.n_head} heads and {config.n_kv_head} kv heads don't "
+            "divide evenly",
+            where="model_config",
+            mend=mend,
+        )
+    return config
+
+
+def cast_matrices(model: NanoChat, dtype: torch.dtype) -> NanoChat:
+    """All matrices and tables to `dtype`, one-dimensional lambdas to fp32, in place.
+
+    CUDA-trained files mix bf16 tables with fp32 matrices; a forward pass has one dtype.
+    """
+    for p in model.parameters():
+        p.data = p.data.to(dtype if p.ndim > 1 else torch.float32)
+    return model
 
 
 def _check_keys(model: NanoChat, state: Mapping[str, Tensor], era: Era) -> None:
+    """Exactly the keys and shapes that this era and these sizes ask for."""
     expected = {key: tuple(t.shape) for key, t in model.state_dict().items()}
     told = f"nearest era {era.name}, because {era.how}; tried {', '.join(ERAS)}"
     mend = "check that the file is a whole nanochat checkpoint and the meta its own"
+    if "transformer.wpe.weight" in state or "wpe.weight" in state:
+        raise OmniError(
+            "this is a GPT-2 checkpoint (it has learned positions, wpe), not a nanochat one",
+            mend="use a model_*.pt that nanochat wrote",
+        )
     for key in sorted(expected.keys() - state.keys()):
         raise OmniError(f"the checkpoint lacks the key {key}", where=told, mend=mend)
     for key in sorted(state.keys() - expected.keys()):
         raise OmniError(f"the checkpoint holds an unknown key {key}", where=told, mend=mend)
     for key, shape in expected.items():
-        if tuple(state[key].shape) != shape:
-            got = tuple(state[key].shape)
+        got = tuple(state[key].shape)
+        if got != shape:
             raise OmniError(f"{key} has the shape {got}, not {shape}", where=told, mend=mend)
+        if not state[key].is_floating_point():
+            raise OmniError(f"{key} is of {state[key].dtype}, no float", where=told, mend=mend)
+    rows = expected["transformer.wte.weight"][0]
+    if rows < model.config.vocab_size:
+        raise OmniError(
+            f"transformer.wte.weight has {rows} rows for a vocabulary of {model.config.vocab_size}",
+            where=told,
+            mend=mend,
+        )
 
 
 def config_dict(config: NanoChatConfig) -> dict[str, Any]:

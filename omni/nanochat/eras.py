@@ -88,6 +88,9 @@ def detect_era(
     era = _from_keys(state_dict)
     if era.name == "C":
         era = _c_or_c20(era, user_config or {}, softcap is not None)
+    if era.name == "C" and softcap == ERAS["C20"].softcap:
+        # Its table was still rounded on the first two days, which `rope_bf16` has to tell.
+        era = replace(ERAS["C20"], rope_bf16=True, how=era.how)
     if softcap is not None:
         era = replace(era, softcap=float(softcap), how=f"{era.how}; softcap {softcap} as told")
     if rope_bf16 is not None:

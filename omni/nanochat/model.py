@@ -303,11 +303,16 @@ class NanoChat(nn.Module):
         return self.requires_grad_(False).eval()
 
     def fingerprint(self) -> str:
-        """sha256 over all parameters by name, shape, dtype and bytes: equal before and after."""
+        """sha256 over all parameters: name, shape, and bytes, matrices as bfloat16, the rest fp32.
+
+        A checkpoint has one fingerprint, be it computed in fp32 on a CPU or in bf16 on a GPU, so
+        that a run made on the one is recognised on the other.
+        """
         digest = hashlib.sha256()
         for key, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            tensor = tensor.detach().to("cpu", torch.bfloat16 if tensor.ndim > 1 else torch.float32)
+            digest.update(f"{key} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
 
     def _ve(self, layer: int, ve_rows: Tensor | None) -> Tensor | None:
