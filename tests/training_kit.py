@@ -1,11 +1,16 @@
 """Small parts the tests of projector, prompt, stream, trainer and evaluation share."""
 
+from pathlib import Path
+
+import numpy as np
 import tiktoken
 import torch
 
 from omni.nanochat.build import random_init
 from omni.nanochat.model import NanoChat, NanoChatConfig
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
+from omni.shard_writer import ShardWriter, SplitSpec, write_index
+from omni.shards import Sample, SplitIndex, open_split
 
 
 def chat_tokenizer() -> Tokenizer:
@@ -33,3 +38,48 @@ def tiny_lm(era: str = "E", n_layer: int = 2, seed: int = 0, sequence_len: int =
         elif key == "smear_lambda":
             torch.nn.init.constant_(p, 0.5)
     return lm.freeze()
+
+
+WORDS = ["red", "blue", "green", "gold", "book", "cup", "door", "lamp"]
+WIDTH = 16  # of a frame
+CONFIG = {"encoder": "synthetic", "layers": "last", "dtype": "float16"}
+
+
+def speech(n: int, seed: int = 0, first: int = 0, speaker: str = "ann") -> list[Sample]:
+    """Utterances of one to three words whose frames tell the words: 8 noisy frames a word."""
+    rng = np.random.default_rng(seed)
+    sounds = np.random.default_rng(99).standard_normal((len(WORDS), WIDTH))
+    samples = []
+    for i in range(first, first + n):
+        said = rng.integers(len(WORDS), size=rng.integers(1, 4))
+        frames = np.repeat(sounds[said], 8, axis=0)
+        frames = (frames + 0.1 * rng.standard_normal(frames.shape)).astype(np.float16)
+        text = " ".join(WORDS[w] for w in said)
+        meta = {
+            "id": f"{speaker}-{i:04d}", "split": "", "speaker": speaker, "chapter": "1", "sex": "",
+            "text": text, "text_norm": text, "n_samples": len(frames) * 320,
+            "n_frames": len(frames), "n_chunks": 1, "sha256": "",
+        }  # fmt: skip
+        samples.append(Sample(meta["id"], meta, frames))
+    return samples
+
+
+def write_split(
+    root: Path,
+    name: str,
+    samples: list[Sample],
+    shard_size: int = 16,
+    role: str = "train",
+    config: dict[str, str] | None = None,
+) -> SplitIndex:
+    """A finished split folder of these samples."""
+    spec = SplitSpec(root / name, name, role, config or CONFIG, shard_size)
+    cuts = range(0, len(samples), shard_size)
+    for shard, begin in enumerate(cuts):
+        part = samples[begin : begin + shard_size]
+        with ShardWriter(spec, shard, [s.meta["id"] for s in part]) as writer:
+            for sample in part:
+                writer.add({**sample.meta, "split": name}, sample.features)
+            writer.commit({}, {})
+    write_index(spec, len(cuts))
+    return open_split(spec.folder)
