@@ -15,6 +15,9 @@ from omni.nanochat.eras import ERAS
 
 Array = np.ndarray
 
+# These models are tiny: a second thread costs more than it brings, above all beside another worker.
+torch.set_num_threads(1)
+
 
 def uniform(seed: int, n: int) -> Array:
     """n numbers in [0, 1) of splitmix64's counter stream, the rule of the reference logits."""

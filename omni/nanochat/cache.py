@@ -76,3 +76,9 @@ class KVCache:
         else:
             self.lengths = self.lengths + lengths
             self.longest = int(self.lengths.max())
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows (indices into the batch) and forget the others."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.lengths, self.last_row = self.lengths[rows], self.last_row[rows]
+        self.longest = int(self.lengths.max())

@@ -356,8 +356,8 @@ class NanoChat(nn.Module):
         distance = at[:, None, :, None] - keys  # (B or 1, 1, T, S)
         masks: dict[int | None, Tensor | None] = {}
         for window in set(self.windows):
-            if cache is None and (window is None or window >= T):
-                masks[window] = None  # plain causal: SDPA's fast path
+            if end == T and (window is None or window >= T):
+                masks[window] = None  # nothing before this call: plain causal, SDPA's fast path
             else:
                 masks[window] = distance >= 0
                 if window is not None:
