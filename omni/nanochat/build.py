@@ -105,12 +105,14 @@ def read_config(model_config: Mapping[str, Any]) -> NanoChatConfig:
 
 
 def cast_matrices(model: NanoChat, dtype: torch.dtype) -> NanoChat:
-    """All matrices and tables to `dtype`, one-dimensional lambdas to fp32, in place.
+    """All matrices and tables to `dtype`, one-dimensional lambdas to fp32, in the same module.
 
-    CUDA-trained files mix bf16 tables with fp32 matrices; a forward pass has one dtype.
+    CUDA-trained files mix bf16 tables with fp32 matrices; a forward pass has one dtype. Always a
+    copy: a model that lives on pages mapped from a file dies with SIGBUS when nanochat saves over
+    that file.
     """
     for p in model.parameters():
-        p.data = p.data.to(dtype if p.ndim > 1 else torch.float32)
+        p.data = p.data.to(dtype if p.ndim > 1 else torch.float32, copy=True)
     return model
 
 
