@@ -125,11 +125,12 @@ class ShardWriter:
             "sha256": self._hashing.sha256.hexdigest(),
             "fingerprint": fingerprint(self._spec.config),
             "config": self._spec.config,
+            "shard_size": self._spec.shard_size,
             "plan": self._plan,
             "n_samples": sum(meta["n_samples"] for meta in self._metas),
             "n_frames": [meta["n_frames"] for meta in self._metas],
             "n_text": [len(meta["text_norm"]) for meta in self._metas],
-            "failures": self._failures,
+            "failures": sorted(self._failures, key=lambda failure: failure["id"]),
             "environment": environment,
             "seconds": {key: round(value, 3) for key, value in seconds.items()},
         }
@@ -182,6 +183,12 @@ def is_committed(spec: SplitSpec, shard: int, planned_ids: Sequence[str]) -> boo
             str(spec.folder),
             "choose another --out, or --overwrite to replace them",
         )
+    if sidecar["shard_size"] != spec.shard_size:
+        raise OmniError(
+            f"the shards there hold {sidecar['shard_size']} utterances, not {spec.shard_size}",
+            str(spec.folder),
+            f"give --shard-size {sidecar['shard_size']}, or --overwrite to replace them",
+        )
     return sidecar["plan"] == plan_hash(planned_ids) and sidecar["bytes"] == path.stat().st_size
 
 
@@ -221,6 +228,22 @@ def write_index(spec: SplitSpec, n_shards: int) -> dict[str, Any] | None:
     _write_whole(spec.folder / FAILURES_NAME, "".join(line + "\n" for line in lines).encode())
     write_json(spec.folder / INDEX_NAME, index)
     return index
+
+
+def open_for_writing(spec: SplitSpec, n_shards: int) -> None:
+    """Take the index away while shards change.
+
+    Raises:
+        OmniError: the folder holds more shards than the plan; they would be neither kept nor told.
+    """
+    beyond = spec.folder / f"{shard_name(spec.split, n_shards)}.json"
+    if beyond.is_file():
+        raise OmniError(
+            f"more shards there than the {n_shards} of this run",
+            str(spec.folder),
+            "a smaller --limit or another corpus: choose another --out, or --overwrite",
+        )
+    (spec.folder / INDEX_NAME).unlink(missing_ok=True)
 
 
 def clear_split(folder: Path) -> None:

@@ -129,16 +129,23 @@ class WhisperEncoder:
             start += len(chunks)
         return out
 
-    @torch.inference_mode()
-    def encode_windows(
-        self, windows: Sequence[np.ndarray], layers: Layers = "last", pad_to: int | None = None
-    ) -> Frames:
-        """Features of windows of at most 30 s each.
+    def encode_windows(self, windows: Sequence[np.ndarray], layers: Layers = "last") -> Frames:
+        """Features of windows of at most 30 s each: `mel`, then `encode_mel`."""
+        mel, counts = self.mel(windows)
+        return Frames(self.encode_mel(mel, counts, layers), counts)
+
+    @torch.no_grad()
+    def mel(
+        self, windows: Sequence[np.ndarray], pad_to: int | None = None
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Log-mel on the device, and the frames to keep of each window.
 
         Args:
             windows: float32 (n,), 1 <= n <= 480,000.
-            layers: as in `encode`.
             pad_to: batch size to fill up with silence (one static shape for a GPU).
+
+        Returns:
+            (B, n_mels, 3000) in the encoder's dtype, and ceil(n / 320) for each window.
         """
         lengths = [len(window) for window in windows]
         batch = torch.zeros(max(pad_to or 0, len(windows)), max(lengths))
@@ -146,9 +153,14 @@ class WhisperEncoder:
             row[: len(window)] = torch.from_numpy(window)
         if self.device.type == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
-        counts = [frame_count(n) for n in lengths]
-        mel = log_mel(batch, self.n_mels).to(self.dtype)
-        return Frames(self._forward(mel, counts, layers), counts)
+        return log_mel(batch, self.n_mels).to(self.dtype), [frame_count(n) for n in lengths]
+
+    @torch.no_grad()
+    def encode_mel(
+        self, mel: torch.Tensor, counts: list[int], layers: Layers = "last"
+    ) -> torch.Tensor:
+        """Features of log-mel windows (B, n_mels, 3000), back to back: ([L,] sum of counts, d)."""
+        return self._forward(mel, counts, layers)
 
     def _forward(self, mel: torch.Tensor, counts: list[int], layers: Layers) -> torch.Tensor:
         """mel (B, n_mels, 3000) to ([L,] sum of counts, d)."""

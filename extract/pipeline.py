@@ -1,0 +1,322 @@
+"""Utterances to shards: decode in threads, log-mel and Whisper on the device, write behind.
+
+    threads            this thread                      one thread
+    decode, sha256 ──► batches of windows, encode ──►  copy out, split, write, hash, commit
+
+Batches form inside a shard, so a shard's bytes depend on nothing before it: killed and resumed is
+the same as never killed. libsndfile and hashlib let go of the interpreter's lock, which makes threads
+enough for decoding. Must not know how shards are shared among processes (`extract.engines`).
+"""
+
+import hashlib
+import platform
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from omni.audio import SAMPLE_RATE, load_audio
+from omni.errors import OmniError
+from omni.manifest import Manifest, Utterance
+from omni.mel import MEL_VERSION
+from omni.shard_writer import ShardWriter, SplitSpec
+from omni.whisper import (
+    TRIM_VERSION,
+    Layers,
+    WhisperEncoder,
+    chunk_count,
+    frame_count,
+    split_windows,
+)
+
+_BATCHES_IN_FLIGHT = 4  # encoded, not yet written: bounds memory, hides the disk
+
+
+@dataclass(frozen=True)
+class Job:
+    """A split to extract: what goes into which shard, and how."""
+
+    spec: SplitSpec
+    manifest: Manifest
+    plan: list[list[int]]  # positions in the manifest, a list a shard
+    layers: Layers
+    batch_size: int  # windows
+    decode_workers: int
+    max_failures: int
+
+    def ids(self, shard: int) -> list[str]:
+        """Planned utterance ids of a shard."""
+        return [self.manifest.utterances[i].id for i in self.plan[shard]]
+
+
+@dataclass
+class Stats:
+    """What a run did; seconds are wall time in each stage (decode: summed over its threads)."""
+
+    utterances: int = 0
+    audio_seconds: float = 0.0
+    failures: int = 0
+    shards: int = 0
+    bytes: int = 0
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"decode": 0.0, "mel": 0.0, "encode": 0.0, "write": 0.0}
+    )
+
+
+Progress = Callable[[Stats], None]
+
+
+def feature_config(
+    encoder: WhisperEncoder, layers: Layers, dtype: str, window: str = "30"
+) -> dict[str, Any]:
+    """All that decides a stored value: the fingerprint is taken over it."""
+    return {
+        "encoder": encoder.hash,
+        "layers": layers if layers == "last" else list(layers),
+        "dtype": dtype,
+        "window": window,
+        "mel": MEL_VERSION,
+        "trim": TRIM_VERSION,
+    }
+
+
+def extract_shards(
+    job: Job, encoder: WhisperEncoder, shards: Iterable[int], progress: Progress | None = None
+) -> Stats:
+    """Make the given shards, each whole or not at all.
+
+    Args:
+        job: the split.
+        encoder: where it computes decides the device.
+        shards: indices into the job's plan; those of other processes are not ours.
+        progress: called after every batch.
+
+    Raises:
+        OmniError: more failures than the job allows; a full disk. Committed shards stay.
+    """
+    stats = Stats()
+    shards = list(shards)
+    decoders = ThreadPoolExecutor(job.decode_workers, thread_name_prefix="decode")
+    writer_thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+    decoded = _decode_ahead(job, shards, decoders)
+    try:
+        for shard in shards:
+            _extract_shard(job, encoder, shard, decoded, writer_thread, stats, progress)
+    except OSError as error:
+        mend = "what is committed stays: make room, run the same command again"
+        raise OmniError(
+            f"shard can't be written ({error.strerror})", str(job.spec.folder), mend
+        ) from error
+    finally:
+        decoders.shutdown(cancel_futures=True)
+        writer_thread.shutdown(cancel_futures=True)
+    return stats
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A decoded utterance, or why there is none."""
+
+    utterance: Utterance
+    wave: np.ndarray  # float32 (n,)
+    sha256: str
+    failure: str
+    seconds: float
+
+
+@dataclass
+class _Pending:
+    """An utterance whose windows are on their way through the encoder."""
+
+    meta: dict[str, Any]
+    windows_left: int
+    pieces: list[np.ndarray] = field(default_factory=list)
+
+
+def _extract_shard(
+    job: Job,
+    encoder: WhisperEncoder,
+    shard: int,
+    decoded: Iterator[_Decoded],
+    writer_thread: ThreadPoolExecutor,
+    stats: Stats,
+    progress: Progress | None,
+) -> None:
+    seconds = dict.fromkeys(stats.seconds, 0.0)
+    in_flight: deque[Future[None]] = deque()
+    windows: list[np.ndarray] = []
+    pending: deque[_Pending] = deque()  # appended here, consumed by the writer, both in plan order
+    with ShardWriter(job.spec, shard, job.ids(shard)) as writer:
+
+        def flush() -> None:
+            batch = _encode(encoder, windows, job, seconds)
+            windows.clear()
+            in_flight.append(writer_thread.submit(_write, writer, batch, pending, seconds))
+            while len(in_flight) > _BATCHES_IN_FLIGHT:
+                in_flight.popleft().result()  # hands on what the writer raised
+            if progress:
+                progress(stats)
+
+        try:
+            for _ in job.plan[shard]:
+                item = next(decoded)
+                seconds["decode"] += item.seconds
+                if item.failure:
+                    writer.fail(item.utterance.id, item.failure)
+                    _count_failure(job, item, stats)
+                    continue
+                chunks = split_windows(item.wave)
+                pending.append(_Pending(_meta(job, item), len(chunks)))
+                for chunk in chunks:
+                    windows.append(chunk)
+                    if len(windows) == job.batch_size:
+                        flush()
+                stats.utterances += 1
+                stats.audio_seconds += len(item.wave) / SAMPLE_RATE
+            if windows:
+                flush()
+        finally:  # the writer must be idle before its file is closed
+            results = [future.exception() for future in in_flight]
+        for error in results:
+            if error is not None:
+                raise error
+        sidecar = writer.commit(_environment(job, encoder), seconds)
+    stats.shards += 1
+    stats.bytes += sidecar["bytes"]
+    for stage, value in seconds.items():
+        stats.seconds[stage] += value
+    if progress:
+        progress(stats)
+
+
+def _decode_ahead(job: Job, shards: list[int], pool: ThreadPoolExecutor) -> Iterator[_Decoded]:
+    """Decoded utterances of the shards in plan order, a bounded number of them in advance."""
+    ahead = job.batch_size + 4 * job.decode_workers
+    order = (job.manifest.utterances[i] for shard in shards for i in job.plan[shard])
+    waiting: deque[Future[_Decoded]] = deque()
+    for utterance in order:
+        waiting.append(pool.submit(_decode, utterance, job.manifest.audio_path(utterance)))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _decode(utterance: Utterance, path: Path) -> _Decoded:
+    start = time.perf_counter()
+    wave, digest, failure = np.empty(0, np.float32), "", utterance.problem
+    try:
+        # A problem of the header is told better by the attempt to decode.
+        if not failure or (utterance.audio and utterance.text):
+            wave = load_audio(path)
+            digest = hashlib.sha256(wave.astype("<f4", copy=False).data).hexdigest()
+            failure = ""
+    except OmniError as error:
+        failure = f"{error.what}: {error.mend}" if error.mend else error.what
+    return _Decoded(utterance, wave, digest, failure, time.perf_counter() - start)
+
+
+def _count_failure(job: Job, item: _Decoded, stats: Stats) -> None:
+    stats.failures += 1
+    if stats.failures > job.max_failures:
+        raise OmniError(
+            f"more than {job.max_failures} utterances failed, the last: {item.failure}",
+            item.utterance.id,
+            "look at failures.jsonl and the corpus, or raise --max-failures",
+        )
+
+
+def _meta(job: Job, item: _Decoded) -> dict[str, Any]:
+    u, n = item.utterance, len(item.wave)
+    return {
+        "id": u.id,
+        "split": job.manifest.split,
+        "speaker": u.speaker,
+        "chapter": u.chapter,
+        "sex": u.sex,
+        "text": u.text,
+        "text_norm": u.text_norm,
+        "n_samples": n,
+        "n_frames": frame_count(n),
+        "n_chunks": chunk_count(n),
+        "sha256": item.sha256,
+    }
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Encoded windows: features ([L,] sum of counts, d) on the host once `ready` has happened."""
+
+    features: torch.Tensor
+    counts: list[int]
+    marks: list[torch.cuda.Event]  # on a GPU: before mel, after mel, after encoding, after the copy
+
+
+def _encode(
+    encoder: WhisperEncoder, windows: list[np.ndarray], job: Job, seconds: dict[str, float]
+) -> _Batch:
+    """Launch a batch; on a GPU nothing here waits for it."""
+    if encoder.device.type != "cuda":
+        start = time.perf_counter()
+        mel, counts = encoder.mel(windows)
+        middle = time.perf_counter()
+        features = encoder.encode_mel(mel, counts, job.layers)
+        seconds["mel"] += middle - start
+        seconds["encode"] += time.perf_counter() - middle
+        return _Batch(features, counts, [])
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
+    marks[0].record()
+    mel, counts = encoder.mel(windows, pad_to=job.batch_size)  # one shape for all batches
+    marks[1].record()
+    features = encoder.encode_mel(mel, counts, job.layers)
+    marks[2].record()
+    host = torch.empty(features.shape, dtype=torch.float16, pin_memory=True)
+    host.copy_(features, non_blocking=True)
+    marks[3].record()
+    return _Batch(host, counts, marks)
+
+
+def _write(
+    writer: ShardWriter, batch: _Batch, pending: deque[_Pending], seconds: dict[str, float]
+) -> None:
+    """Runs in the writer's thread: hand finished utterances to the shard."""
+    if batch.marks:
+        batch.marks[-1].synchronize()
+        seconds["mel"] += batch.marks[0].elapsed_time(batch.marks[1]) / 1000
+        seconds["encode"] += batch.marks[1].elapsed_time(batch.marks[2]) / 1000
+    start = time.perf_counter()
+    for piece in batch.features.split(batch.counts, dim=-2):
+        utterance = pending[0]
+        utterance.pieces.append(piece.numpy())
+        utterance.windows_left -= 1
+        if utterance.windows_left == 0:
+            pending.popleft()
+            writer.add(utterance.meta, np.concatenate(utterance.pieces, axis=-2))
+    seconds["write"] += time.perf_counter() - start
+
+
+def _environment(job: Job, encoder: WhisperEncoder) -> dict[str, Any]:
+    """What the bytes may depend on besides the fingerprint."""
+    import transformers
+
+    device = encoder.device
+    return {
+        "encoder": encoder.name,
+        "source": encoder.source,
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.machine(),
+        "compute": str(encoder.dtype).removeprefix("torch."),
+        "batch_size": job.batch_size,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+    }

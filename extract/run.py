@@ -1,0 +1,160 @@
+"""A split from manifest to finished shards: what `omni-extract` does once options are parsed.
+
+Must not know about the command line or how a corpus is laid out.
+"""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from extract.engines import Rank, missing_shards, run_local
+from extract.pipeline import Job, Stats, feature_config
+from extract.plan import make_plan
+from extract.progress import ProgressLine, stage_shares
+from omni.errors import OmniError
+from omni.manifest import Manifest
+from omni.shard_writer import SplitSpec, clear_split, write_index
+from omni.whisper import Layers, WhisperEncoder, frame_count
+
+ROW_OVERHEAD_BYTES = 4096  # tar headers, JSON and padding of an utterance, rounded up
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The choices of a run that are not the corpus."""
+
+    out: Path  # the split's folder is made in it
+    layers: Layers
+    shard_size: int
+    limit: int | None
+    batch_size: int  # windows
+    decode_workers: int
+    max_failures: int
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a split, for the summary."""
+
+    split: str
+    folder: Path
+    shards: int  # in the plan
+    kept: int  # of them found committed
+    stats: Stats  # of this run
+    utterances: int  # in all shards, if the split is complete
+    failures: int
+    complete: bool
+    seconds: float
+
+
+def extract_split(
+    manifest: Manifest, encoder: WhisperEncoder, settings: Settings, rank: Rank | None = None
+) -> Outcome:
+    """Plan, skip what is committed, make the rest.
+
+    Raises:
+        OmniError: shards made otherwise are there and `overwrite` is not set; the disk is too
+            small; too many failures.
+    """
+    start = time.monotonic()
+    rank = rank or Rank()
+    job = make_job(manifest, encoder, settings)
+    if settings.overwrite:
+        clear_split(job.spec.folder)
+    missing = missing_shards(job, rank)
+    kept = len(range(rank.rank, len(job.plan), rank.world_size)) - len(missing)
+    utterances = [manifest.utterances[i] for shard in missing for i in job.plan[shard]]
+    require_disk(job, missing, encoder.d_model)
+    audio = sum(u.seconds for u in utterances)
+    with ProgressLine(manifest.split, len(utterances), audio) as progress:
+        stats = run_local(job, encoder, rank, progress)
+    index = write_index(job.spec, len(job.plan))
+    return Outcome(
+        split=manifest.split,
+        folder=job.spec.folder,
+        shards=len(job.plan),
+        kept=kept,
+        stats=stats,
+        utterances=index["n"] if index else stats.utterances,
+        failures=index["n_failures"] if index else stats.failures,
+        complete=index is not None,
+        seconds=time.monotonic() - start,
+    )
+
+
+def make_job(manifest: Manifest, encoder: WhisperEncoder, settings: Settings) -> Job:
+    """The plan of a split and everything its shards have in common."""
+    ids = [u.id for u in manifest.utterances]
+    spec = SplitSpec(
+        folder=settings.out / manifest.split,
+        split=manifest.split,
+        role=manifest.role,
+        config=feature_config(encoder, settings.layers, "float16"),
+        shard_size=settings.shard_size,
+    )
+    return Job(
+        spec=spec,
+        manifest=manifest,
+        plan=make_plan(ids, settings.shard_size, limit=settings.limit),
+        layers=settings.layers,
+        batch_size=settings.batch_size,
+        decode_workers=settings.decode_workers,
+        max_failures=settings.max_failures,
+    )
+
+
+def bytes_needed(job: Job, shards: Sequence[int], d_model: int) -> int:
+    """Size of shards before they are made, from the manifest's lengths; a little too large."""
+    n_layers = 1 if job.layers == "last" else len(job.layers)
+    per_frame = n_layers * d_model * (1 if job.spec.dtype == "int8" else 2)
+    total = 0
+    for shard in shards:
+        for i in job.plan[shard]:
+            n_frames = frame_count(round(job.manifest.utterances[i].seconds * 16_000))
+            total += n_frames * per_frame + ROW_OVERHEAD_BYTES
+    return total
+
+
+def require_disk(job: Job, shards: Sequence[int], d_model: int) -> None:
+    """Refuse to start what can't end.
+
+    Raises:
+        OmniError: less room than the shards need.
+    """
+    folder = job.spec.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OmniError(f"the folder can't be made ({error.strerror})", str(folder)) from error
+    needed, free = bytes_needed(job, shards, d_model), shutil.disk_usage(folder).free
+    if needed > free:
+        raise OmniError(
+            f"the shards need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free",
+            str(folder),
+            "choose another --out, or take part of the split with --limit",
+        )
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """A table of the splits, and where the time went."""
+    head = f"{'split':<20} {'shards':>9} {'utterances':>10} {'hours':>7} {'failed':>6} {'MB':>8} {'x real':>7} {'s':>7}"
+    lines = [head]
+    for o in outcomes:
+        speed = o.stats.audio_seconds / o.seconds if o.stats.utterances else 0.0
+        made = f"{o.stats.shards}+{o.kept}" if o.kept else str(o.stats.shards)
+        lines.append(
+            f"{o.split:<20} {made:>9} {o.utterances:>10} {o.stats.audio_seconds / 3600:>7.2f} "
+            f"{o.failures:>6} {o.stats.bytes / 1e6:>8.1f} {speed:>7.1f} {o.seconds:>7.1f}"
+        )
+        if o.stats.utterances:
+            lines.append(f"  {stage_shares(o.stats)}")
+        if o.failures:
+            lines.append(f"  failures are listed in {o.folder / 'failures.jsonl'}")
+        if not o.complete:
+            lines.append("  other ranks still have shards to make")
+    if any(o.kept for o in outcomes):
+        lines.append("shards: made in this run + found there")
+    return "\n".join(lines)
