@@ -1,5 +1,7 @@
 """Small parts the tests of projector, prompt, stream, trainer and evaluation share."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +85,13 @@ def write_split(
             writer.commit({}, {})
     write_index(spec, len(cuts))
     return open_split(spec.folder)
+
+
+def save_lm(folder: Path, lm: NanoChat) -> Path:
+    """An SFT checkpoint of the tiny LM in nanochat's own layout."""
+    folder.mkdir(parents=True)
+    torch.save(lm.state_dict(), folder / "model_000001.pt")
+    meta = {"step": 1, "model_config": asdict(lm.config), "user_config": {}, "kind": "sft"}
+    (folder / "meta_000001.json").write_text(json.dumps(meta))
+    chat_tokenizer().save(folder)
+    return folder

@@ -1,0 +1,115 @@
+"""`omni-train-projector`: train a projector on extracted shards against a frozen nanochat."""
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from cli._common import make_parser, run
+
+DESCRIPTION = """\
+Train a projector that turns Whisper features into soft tokens for a frozen nanochat.
+
+Trains on the splits below --shards whose role is training, evaluates on the others. Several
+ranks: torchrun --nproc-per-node N -m cli.train_projector ...
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options; each is a field of `train.options.TrainOptions`, or --run and --resume."""
+    from train.options import TrainOptions
+
+    default = {f.name: f.default for f in fields(TrainOptions)}
+    parser = make_parser("omni-train-projector", DESCRIPTION)
+
+    g = parser.add_argument_group("input")
+    g.add_argument("--shards", nargs="+", default=["shards"], metavar="DIR",
+        help="folders of extracted splits; a glob or brace list of them")  # fmt: skip
+    g.add_argument("--weights", nargs="+", type=float, default=[], metavar="W",
+        help="how often each --shards folder is seen in a pass (2, 0.5); once by default")  # fmt: skip
+    g.add_argument("--eval-shards", nargs="+", default=[], metavar="DIR",
+        help="evaluate on the splits below these instead")  # fmt: skip
+    g.add_argument("--shuffle-pairs", action="store_true",
+        help="control: train on wrong pairs of audio and text")  # fmt: skip
+
+    g = parser.add_argument_group("model")
+    g.add_argument("--lm", default=default["lm"],
+        help="nanochat: auto (your newest, else the demo LM), demo, a folder, d12, sft:d20")  # fmt: skip
+    g.add_argument("--prompt", help="text after the audio; by default what the checkpoint needs")
+    g.add_argument("--projector", default=default["projector"], choices=["mlp", "conv", "linear"])
+    g.add_argument("--stack", type=int, default=default["stack"],
+        help="Whisper frames (20 ms) to a soft token")  # fmt: skip
+    g.add_argument("--hidden", type=int, default=default["hidden"], help="width inside")
+    g.add_argument("--audio-ve", default=default["audio_ve"], choices=["learned", "shared", "zero"],
+        help="value-embedding rows of audio")  # fmt: skip
+
+    g = parser.add_argument_group("recipe")
+    g.add_argument("--steps", type=int, default=default["steps"], help="optimiser steps")
+    g.add_argument("--batch-size", type=int, default=default["batch_size"],
+        help="utterances a step, over all ranks")  # fmt: skip
+    g.add_argument("--batch-frames", type=int, default=default["batch_frames"],
+        help="instead: as many utterances as pad to so many frames (50 a second); 0: off")  # fmt: skip
+    g.add_argument("--lr", type=float, default=default["lr"], help="peak learning rate")
+    g.add_argument("--warmup", type=int, default=default["warmup"], help="steps to the peak")
+    g.add_argument("--clip", type=float, default=default["clip"], help="largest gradient norm")
+    for name, text in (
+        ("noise", "noise on frames, in shares of each channel's spread"),
+        ("gain", "random scale and offset of each channel, in shares of its spread"),
+        ("mask", "share of frames set to zero"),
+        ("stretch", "largest change of speaking rate"),
+    ):
+        g.add_argument(f"--{name}", type=float, default=default[name], help=text)
+    g.add_argument("--buffer", type=int, default=default["buffer"],
+        help="samples shuffled together")  # fmt: skip
+    g.add_argument("--seed", type=int, default=default["seed"])
+
+    g = parser.add_argument_group("output")
+    g.add_argument(
+        "--run", default="projector", metavar="NAME", help="the run's folder is runs/NAME"
+    )
+    g.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept")
+    g.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    g.add_argument("--eval-every", type=int, default=default["eval_every"],
+        help="steps between evaluations; 0: a fifth of all")  # fmt: skip
+    g.add_argument("--save-every", type=int, default=default["save_every"],
+        help="steps between checkpoints; 0: as evaluations")  # fmt: skip
+    g.add_argument("--eval-limit", type=int, default=default["eval_limit"],
+        help="utterances of each split to evaluate; 0: all")  # fmt: skip
+    g.add_argument("--decode-limit", type=int, default=default["decode_limit"],
+        help="of these, utterances to transcribe for WER")  # fmt: skip
+    g.add_argument("--wandb", default=default["wandb"],
+        choices=["auto", "online", "offline", "disabled"],
+        help="auto: online with a key, else offline")  # fmt: skip
+
+    g = parser.add_argument_group("speed")
+    g.add_argument("--micro-batch-size", type=int, default=default["micro_batch_size"],
+        help="utterances in one forward pass; 0: the whole batch. Less memory, same result")  # fmt: skip
+    g.add_argument("--workers", type=int, default=default["workers"],
+        help="processes that read shards; 0: a thread")  # fmt: skip
+    g.add_argument("--device", default=default["device"], help="auto, cpu, cuda, cuda:1")
+    return parser
+
+
+def command(args: argparse.Namespace) -> int:
+    """Train, and say where the run lies."""
+    from train.loop import train
+    from train.options import TrainOptions
+
+    values: dict[str, Any] = {f.name: getattr(args, f.name) for f in fields(TrainOptions)}
+    for name in ("shards", "weights", "eval_shards"):
+        values[name] = tuple(values[name])
+    options = TrainOptions(**values)
+    folder = Path(args.runs) / args.run
+    train(options, folder, args.resume, ["omni-train-projector", *sys.argv[1:]])
+    print(f"run: {folder}")
+    return 0
+
+
+def main() -> int:
+    """Entry point."""
+    return run(build_parser(), command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""A whole run on tiny parts: its folder, its controls, and a kill that leaves no trace."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from training_kit import CONFIG, save_lm, speech, tiny_lm, write_split
+
+from omni import runs
+from omni.errors import OmniError
+from train import loop
+from train.loop import train
+from train.options import TrainOptions
+from train.track import wandb_mode
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny products are slower on two threads than on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with shards of two splits and a tiny LM."""
+    root = tmp_path_factory.mktemp("parts")
+    write_split(root / "shards", "train-x", speech(64))
+    write_split(root / "shards", "dev-x", speech(12, 5, 500, "bob"), role="eval")
+    save_lm(root / "lm", tiny_lm())
+    return root
+
+
+def options(parts: Path, **changes: object) -> TrainOptions:
+    base = {
+        "shards": (str(parts / "shards"),), "lm": str(parts / "lm"), "steps": 8, "warmup": 2,
+        "batch_size": 16, "hidden": 32, "lr": 3e-3, "eval_every": 4, "save_every": 3,
+        "decode_limit": 2, "buffer": 32, "wandb": "disabled",
+    }  # fmt: skip
+    return TrainOptions(**{**base, **changes})  # type: ignore[arg-type]
+
+
+def test_the_run_folder_holds_what_the_contract_says(parts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    last = train(options(parts), folder, command=["omni-train-projector"])
+    want = (
+        "config.json curves.svg metrics.jsonl projector-best.safetensors projector-init.safetensors"
+    )
+    want += " projector-last.safetensors provenance.json state.pt"
+    assert sorted(p.name for p in folder.iterdir()) == want.split()
+    run = runs.load_run(folder)
+    assert run.config["template"] == {"kind": "sft", "prompt": " Repeat that."}
+    assert run.config["select"] == "dev-x"
+    assert run.provenance["lm_hash"] == tiny_lm().fingerprint()
+    assert run.provenance["fingerprint_config"] == CONFIG
+    assert run.provenance["command"] == ["omni-train-projector"]
+    lines = run.metrics()
+    assert [m["step"] for m in lines if "loss" in m] == list(range(1, 9))
+    assert [m["step"] for m in lines if "eval" in m] == [0, 4, 8]
+    assert lines[-1]["eval"]["dev-x"]["ce"] == last["dev-x"]["ce"]
+    init, end = run.projector("init"), run.projector("last")
+    assert not torch.equal(init.row_head.weight, end.row_head.weight)
+    assert init.ve_head.weight.abs().max() == 0 < end.ve_head.weight.abs().max()
+
+
+def test_an_untrained_projector_has_no_gap_and_a_trained_one_has(
+    parts: Path, tmp_path: Path
+) -> None:
+    train(options(parts, steps=60, eval_every=60), tmp_path / "run")
+    evals = [m["eval"]["dev-x"] for m in runs.load_run(tmp_path / "run").metrics() if "eval" in m]
+    assert abs(evals[0]["gap_shuffled"]) < 0.05
+    assert evals[-1]["gap_shuffled"] > 0.25
+
+
+def test_wrong_pairs_teach_no_listening(parts: Path, tmp_path: Path) -> None:
+    changes = {"steps": 60, "eval_every": 60, "shuffle_pairs": True, "decode_limit": 12}
+    last = train(options(parts, **changes), tmp_path / "run")["dev-x"]
+    assert abs(last["gap_shuffled"]) < 0.1
+    assert last["wer"] > 0.9
+
+
+class _KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_resumed_run_ends_bit_equal(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Stopped after its first or second checkpoint, and some steps beyond it."""
+    recipe = options(parts, noise=0.1, mask=0.1)
+    train(recipe, tmp_path / "whole")
+    seen = []
+
+    def step_then_stop(*args: object) -> object:
+        seen.append(1)
+        if len(seen) == 3 * at + 2:
+            raise _KilledError
+        return train_step(*args)
+
+    train_step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", step_then_stop)
+    with pytest.raises(_KilledError):
+        train(recipe, tmp_path / "cut")
+    monkeypatch.undo()
+    assert runs.load_state(tmp_path / "cut")["step"] == 3 * at
+    torch.manual_seed(12345)  # another process starts with another generator
+    train(recipe, tmp_path / "cut", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    for which in runs.WHICH:
+        name = f"projector-{which}.safetensors"
+        assert (a / name).read_bytes() == (b / name).read_bytes(), which
+    times = {"tokens_per_s", "soft_per_s", "data_wait", "memory_gb"}
+    mine, theirs = (
+        [{k: v for k, v in m.items() if k not in times} for m in runs.load_run(x).metrics()]
+        for x in (a, b)
+    )
+    assert mine == theirs
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_steps_leaves_no_trace(parts: Path, tmp_path: Path) -> None:
+    """Five kills of the real command, each at a random moment; then it runs to its end."""
+    steps = 40
+    args = [
+        sys.executable, "-m", "cli.train_projector", "--shards", str(parts / "shards"),
+        "--lm", str(parts / "lm"), "--steps", str(steps), "--batch-size", "16", "--hidden", "32",
+        "--eval-every", "13", "--save-every", "3", "--decode-limit", "2", "--noise", "0.1",
+        "--wandb", "disabled", "--runs", str(tmp_path), "--resume",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*args, "--run", "whole"], check=True, timeout=300, env=environment)
+    rng = random.Random(0)
+    log = tmp_path / "cut" / "metrics.jsonl"
+    for target in sorted(rng.sample(range(2, steps - 1), 5)):
+        process = subprocess.Popen([*args, "--run", "cut"], env=environment)
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and process.poll() is None:
+            if log.exists() and f'"step": {target},' in log.read_text():
+                break
+            time.sleep(0.002)
+        assert process.poll() is None, "it ended before it was killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([*args, "--run", "cut"], check=True, timeout=300, env=environment)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_finished_run_resumes_to_itself(parts: Path, tmp_path: Path) -> None:
+    first = train(options(parts), tmp_path / "run")
+    before = (tmp_path / "run" / "projector-last.safetensors").read_bytes()
+    again = train(options(parts), tmp_path / "run", resume=True)
+    assert json.dumps(again) == json.dumps(first)
+    assert (tmp_path / "run" / "projector-last.safetensors").read_bytes() == before
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_with_another_recipe(
+    parts: Path, tmp_path: Path
+) -> None:
+    train(options(parts, steps=3), tmp_path / "run")
+    with pytest.raises(OmniError, match=r"a run already.*--resume"):
+        train(options(parts, steps=3), tmp_path / "run")
+    with pytest.raises(OmniError, match=r"lr: 0\.003, now 0\.5"):
+        train(options(parts, steps=3, lr=0.5), tmp_path / "run", resume=True)
+
+
+def test_features_of_two_encoders_are_refused(parts: Path, tmp_path: Path) -> None:
+    write_split(tmp_path, "train-y", speech(8), config={**CONFIG, "encoder": "other"})
+    both = (str(parts / "shards"), str(tmp_path))
+    with pytest.raises(
+        OmniError, match=r"encoder: synthetic and other|encoder: other and synthetic"
+    ):
+        train(options(parts, shards=both), tmp_path / "run")
+
+
+def test_nothing_to_train_on_is_told(parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OmniError, match="no training samples"):
+        train(options(parts, shards=(str(tmp_path / "empty"),)), tmp_path / "run")
+    with pytest.raises(OmniError, match="no such shard folder"):
+        train(options(parts, shards=(str(tmp_path / "nowhere"),)), tmp_path / "run")
+    only_dev = str(parts / "shards" / "dev-x")
+    with pytest.raises(OmniError, match=r"no training samples.*dev-x"):
+        train(options(parts, shards=(only_dev,)), tmp_path / "run")
+
+
+def test_no_split_on_both_sides(parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(OmniError, match="train-x would both train and evaluate"):
+        train(options(parts, eval_shards=(str(parts / "shards" / "train-x"),)), tmp_path / "run")
+
+
+def test_without_an_evaluation_split_speakers_are_held_out(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = [s for name in ("ann", "bob", "cid") for s in speech(10, len(name), 0, name)]
+    write_split(tmp_path / "shards", "train-y", people)
+    last = train(options(parts, shards=(str(tmp_path / "shards"),), steps=2), tmp_path / "run")
+    assert last["held-out"]["n"] == 10
+    assert "1 of 3 speakers held out by hash (10 utterances)" in capsys.readouterr().err
+
+
+def test_a_long_transcript_names_its_utterance(parts: Path, tmp_path: Path) -> None:
+    samples = speech(4)
+    samples[2].meta["text_norm"] = "word " * 300
+    write_split(tmp_path / "shards", "train-y", samples)
+    save_lm(tmp_path / "lm", tiny_lm(sequence_len=64))
+    recipe = options(
+        parts, shards=(str(tmp_path / "shards"),), lm=str(tmp_path / "lm"),
+        eval_shards=(str(parts / "shards" / "dev-x"),),
+    )  # fmt: skip
+    with pytest.raises(OmniError, match=r"rotary table ends at 640.*ann-0002"):
+        train(recipe, tmp_path / "run")
+
+
+def test_wandb_never_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert wandb_mode("auto") == "offline"
+    with pytest.raises(OmniError, match="wandb has no key"):
+        wandb_mode("online")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert wandb_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode("auto") == "disabled"
+    with pytest.raises(OmniError, match="no wandb mode"):
+        wandb_mode("of")
+
+
+def test_wandb_offline_keeps_the_run_on_disk(parts: Path, tmp_path: Path) -> None:
+    train(options(parts, steps=2, wandb="offline"), tmp_path / "run")
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))

@@ -1,0 +1,136 @@
+"""One step: its gradient depends on the batch alone, and only the projector moves."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_kit import chat_tokenizer, speech, tiny_lm
+
+from omni.errors import OmniError
+from omni.evaluate import pad_features
+from omni.projector import build_projector
+from omni.prompt import choose_template
+from train.step import Trainee, backward, learning_rate, make_optimizer, train_step
+from train.stream import START, Packed
+
+
+def make_trainee(micro: int = 8, dtype: torch.dtype = torch.float32) -> Trainee:
+    lm = tiny_lm().to(dtype)
+    torch.manual_seed(0)
+    projector = build_projector(
+        d_in=16, n_embd=64, n_ve=lm.n_ve, kv_dim=lm.kv_dim, hidden=32
+    )  # fmt: skip
+    torch.nn.init.normal_(projector.ve_head.weight, 0, 0.1)
+    projector = projector.to(dtype)
+    template = choose_template({"kind": "sft"})
+    optimizer = make_optimizer(projector, 1e-3)
+    return Trainee(lm, chat_tokenizer(), projector, template, optimizer, micro)
+
+
+def pack(rank: int = 0, world: int = 1, n: int = 7) -> Packed:
+    samples = speech(n)[rank::world]
+    features, lengths = torch.empty(0, 1, 1), torch.empty(0, dtype=torch.long)
+    if samples:
+        features, lengths = pad_features([s.features for s in samples])
+    texts = [s.meta["text_norm"] for s in samples]
+    return Packed(features, lengths, texts, [s.key for s in samples], START, START, n)
+
+
+def gradients(trainee: Trainee) -> torch.Tensor:
+    return torch.cat(
+        [p.grad.reshape(-1) for p in trainee.projector.parameters() if p.grad is not None]
+    )
+
+
+def test_micro_batches_change_no_gradient() -> None:
+    whole, parts = make_trainee(micro=7), make_trainee(micro=2)
+    a, b = backward(whole, pack()), backward(parts, pack())
+    torch.testing.assert_close(a[:5], b[:5])  # but for padding, which is what they save
+    torch.testing.assert_close(gradients(whole), gradients(parts), rtol=1e-4, atol=1e-7)
+
+
+def test_loss_is_the_mean_over_target_tokens_not_over_utterances() -> None:
+    trainee = make_trainee()
+    one_by_one = [backward(trainee, pack(i, 7)) for i in range(7)]
+    nll = sum(s[0] for s in one_by_one)
+    tokens = sum(s[2] for s in one_by_one)
+    figures = train_step(trainee, pack(), 1e-3)
+    assert figures.loss == pytest.approx((nll / tokens).item(), rel=1e-5)
+    assert figures.n_tokens == tokens == sum(len(t) + 1 for t in pack().texts)
+
+
+def test_only_the_projector_moves() -> None:
+    trainee = make_trainee()
+    lm, before = trainee.lm.fingerprint(), [p.clone() for p in trainee.projector.parameters()]
+    train_step(trainee, pack(), 1e-2)
+    assert trainee.lm.fingerprint() == lm
+    assert all(p.grad is None for p in trainee.lm.parameters())
+    learned = {id(p) for p in trainee.projector.parameters() if p.requires_grad}
+    assert {id(p) for g in trainee.optimizer.param_groups for p in g["params"]} == learned
+    moved = [
+        not torch.equal(a, b) for a, b in zip(before, trainee.projector.parameters(), strict=True)
+    ]
+    assert all(moved[1:])  # the first is the mix of a single layer
+
+
+def test_repeated_steps_fit_a_batch() -> None:
+    trainee = make_trainee()
+    losses = [train_step(trainee, pack(), 1e-2).loss for _ in range(30)]
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_a_loss_that_is_not_finite_names_the_batch_and_changes_nothing() -> None:
+    trainee = make_trainee()
+    before = [p.clone() for p in trainee.projector.parameters()]
+    packed = pack()
+    packed.features[2, 3, 4] = float("inf")
+    with pytest.raises(OmniError, match=r"loss nan.*pass 0, batch 0: ann-0000"):
+        train_step(trainee, packed, 1e-3)
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, trainee.projector.parameters(), strict=True)
+    )
+
+
+def test_schedule_warms_up_and_ends_at_a_tenth() -> None:
+    rates = [learning_rate(s, 1.0, 10, 100) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.55)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+
+
+RANK_SCRIPT = """
+import sys
+import torch, torch.distributed as dist
+sys.path.insert(0, sys.argv[1])
+from test_train_step import make_trainee, pack, gradients
+from train.step import backward
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+trainee = make_trainee(2, torch.float64)
+sums = backward(trainee, pack(rank, world, int(sys.argv[3])))
+torch.save({"sums": sums, "gradients": gradients(trainee)}, f"{sys.argv[2]}/rank{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [7, 1])  # 1: the second rank's share is empty
+def test_two_ranks_have_the_gradient_of_one(tmp_path: Path, n: int) -> None:
+    script = tmp_path / "rank.py"
+    script.write_text(RANK_SCRIPT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    here = str(Path(__file__).parent)
+    subprocess.run([*torchrun, str(script), here, str(tmp_path), str(n)], check=True, timeout=300)
+    alone = make_trainee(8, torch.float64)
+    sums = backward(alone, pack(n=n))
+    for rank in range(2):
+        got = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        torch.testing.assert_close(got["sums"][:5], sums[:5], rtol=1e-6, atol=0)
+        error = (got["gradients"] - gradients(alone)).norm() / gradients(alone).norm()
+        assert error < 1e-6

@@ -1,0 +1,383 @@
+"""A training run from start or resumption to its last checkpoint.
+
+Ties data, stream, step and tracker together. One object, `_Session`, holds what lives as long as
+the run; whatever must survive a kill goes through `_save` and `_restore`.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from omni import runs
+from omni.errors import OmniError
+from omni.evaluate import evaluate
+from omni.nanochat import load_checkpoint
+from omni.nanochat.discovery import DEMO
+from omni.projector import build_projector
+from omni.prompt import choose_template
+from omni.verdict import verdict
+from train.augment import Augmentation
+from train.data import TrainingData, gather
+from train.options import TrainOptions
+from train.plan import BatchRule
+from train.step import StepFigures, Trainee, learning_rate, make_optimizer, train_step
+from train.stream import START, Packed, Position, StreamSpec, batches
+from train.track import Tracker
+
+RANK_TIMEOUT = timedelta(hours=2)  # the other ranks wait while rank 0 evaluates
+
+
+def train(
+    options: TrainOptions, folder: Path, resume: bool = False, command: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Train a projector on shards against a frozen LM, into the run folder `folder`.
+
+    Args:
+        resume: go on from the folder's last checkpoint, if it has one.
+        command: what the user typed, for the provenance.
+
+    Returns:
+        The last evaluation: figures by split, as `omni.evaluate.evaluate` gives them.
+
+    Raises:
+        OmniError: bad input; a run already there; options other than the resumed run's; a loss
+            that is not finite; an LM that changed.
+    """
+    with _ranks(options.device) as (rank, world, device):
+        session = _open(options, folder, resume, command, rank, world, device)
+        if session.step == 0 and rank == 0:
+            runs.save_projector(folder, "init", session.trainee.projector)
+            _evaluate(session)
+        try:
+            _run_steps(session)
+        except torch.OutOfMemoryError as error:
+            micro = session.trainee.micro
+            raise OmniError(
+                "out of memory", f"micro-batch of {micro}",
+                f"--micro-batch-size {max(micro // 2, 1)} halves it and changes no result",
+            ) from error  # fmt: skip
+        if session.trainee.lm.fingerprint() != session.lm_hash:
+            raise OmniError("the frozen LM has changed during training", where=str(folder))
+        if rank == 0:
+            for split, figures in session.last_eval.items():
+                session.tracker.say(f"{split}: {verdict(figures, session.recent_loss())}")
+            session.tracker.close()
+        return session.last_eval
+
+
+@dataclass
+class _Session:
+    """What lives as long as the run. `position` is where the next batch stands."""
+
+    options: TrainOptions
+    folder: Path
+    rank: int
+    world: int
+    data: TrainingData
+    trainee: Trainee
+    lm_hash: str
+    tracker: Tracker
+    step: int = 0
+    position: Position = START
+    best: float = float("inf")
+    last_eval: dict[str, Any] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def every(self) -> int:
+        """Steps between evaluations."""
+        return self.options.eval_every or max(self.options.steps // 5, 1)
+
+    def recent_loss(self) -> float | None:
+        """Mean of the last steps of this process; None if there were none."""
+        recent = self.losses[-20:]
+        return sum(recent) / len(recent) if recent else None
+
+
+def _open(
+    options: TrainOptions,
+    folder: Path,
+    resume: bool,
+    command: Sequence[str],
+    rank: int,
+    world: int,
+    device: torch.device,
+) -> _Session:
+    """Everything up to the first step."""
+    state = _resumable(options, folder, resume)
+    data = gather(options.shards, options.weights, options.eval_shards, options.eval_limit)
+    lm, tok, meta = load_checkpoint(options.lm, device)
+    lm_hash = lm.fingerprint()
+    template = choose_template(meta, options.prompt)
+    sample = next(iter(data.eval_sets.values()))[0]
+    torch.manual_seed(options.seed)
+    projector = build_projector(
+        options.projector,
+        d_in=sample.features.shape[-1],
+        n_embd=lm.config.n_embd,
+        n_ve=lm.n_ve,
+        kv_dim=lm.kv_dim,
+        stack=options.stack,
+        hidden=options.hidden,
+        audio_ve=options.audio_ve,
+        n_layers_in=sample.features.shape[0] if sample.features.ndim == 3 else 1,
+    ).to(device)
+    demo = Path(meta["path"]).resolve().is_relative_to(DEMO.resolve())
+    config = {
+        "projector": projector.config,
+        "template": {"kind": template.kind, "prompt": template.prompt},
+        "lm": "demo" if demo else str(Path(meta["path"]).resolve()),
+        "select": data.select,
+        "train": options.to_json(),
+    }
+    if rank == 0 and state is None:
+        runs.create_run(folder, config, _provenance(data, lm_hash, meta, options, command))
+    if world > 1:
+        dist.barrier()
+    trainee = Trainee(
+        lm, tok, projector, template, make_optimizer(projector, options.lr),
+        options.micro_batch_size or options.batch_size, options.clip,
+    )  # fmt: skip
+    tracker = Tracker(folder if rank == 0 else None, config, options.wandb, options.steps)
+    session = _Session(options, folder, rank, world, data, trainee, lm_hash, tracker)
+    if data.note:
+        tracker.say(data.note)
+    if state is not None:
+        _restore(session, state)
+    return session
+
+
+def _run_steps(session: _Session) -> None:
+    """Optimiser steps until the last, with evaluations and checkpoints on their way."""
+    options = session.options
+    augment = Augmentation(options.noise, options.gain, options.mask, options.stretch)
+    spec = StreamSpec(
+        session.data.shards,
+        options.seed,
+        BatchRule(options.batch_size, options.batch_frames, options.buffer),
+        session.rank,
+        session.world,
+        augment if augment.active else None,
+        options.shuffle_pairs,
+    )
+    pin = session.trainee.lm.device.type == "cuda"
+    stream = batches(spec, session.position, options.workers, pin)
+    clock = _Clock()
+    with contextlib.closing(stream):
+        while session.step < options.steps:
+            packed = clock.wait(stream)
+            lr = learning_rate(session.step, options.lr, options.warmup, options.steps)
+            figures = train_step(session.trainee, packed, lr)
+            session.step += 1
+            session.position = packed.after
+            session.losses.append(figures.loss)
+            _log_step(session, figures, lr, packed, clock)
+            if session.rank == 0:
+                due = session.step == options.steps
+                if due or session.step % session.every == 0:
+                    _evaluate(session)
+                if due or session.step % (options.save_every or session.every) == 0:
+                    _save(session)
+            clock.restart()
+
+
+class _Clock:
+    """Time of steps, and the share of it spent waiting for data."""
+
+    def __init__(self) -> None:
+        self.begin: float | None = None
+        self.waited = self.worked = 0.0
+        self.step_seconds = 0.0
+
+    def wait(self, stream: Iterator[Packed]) -> Packed:
+        """The next batch. The first one's wait is start-up and isn't counted."""
+        asked = time.monotonic()
+        packed = next(stream)
+        if self.begin is not None:
+            self.waited += time.monotonic() - asked
+        else:
+            self.begin = time.monotonic()
+        return packed
+
+    def lap(self) -> None:
+        """A step has ended."""
+        assert self.begin is not None
+        self.step_seconds = time.monotonic() - self.begin
+        self.worked += self.step_seconds
+        self.begin = time.monotonic()
+
+    def restart(self) -> None:
+        """What happened since the lap (evaluation, checkpoint) is no part of a step."""
+        self.begin = time.monotonic()
+
+    @property
+    def share(self) -> float:
+        """Of the steps' time that went into waiting, so far."""
+        return self.waited / self.worked if self.worked else 0.0
+
+
+def _log_step(
+    session: _Session, figures: StepFigures, lr: float, packed: Packed, clock: _Clock
+) -> None:
+    clock.lap()
+    seconds = max(clock.step_seconds, 1e-9)
+    speeds = {
+        "tokens_per_s": figures.n_tokens / seconds,
+        "soft_per_s": figures.n_soft / seconds,
+        "data_wait": clock.share,
+        "padding": 1 - figures.n_frames / max(figures.n_padded, 1),
+        "memory_gb": _memory_gb(session.trainee.lm.device),
+    }
+    own = {
+        "loss": figures.loss,
+        "token_accuracy": figures.token_accuracy,
+        "grad_norm": figures.grad_norm,
+        "lr": lr,
+        "pass": packed.at.number,
+    }
+    session.tracker.log(session.step, **own, **speeds)
+    session.tracker.progress(session.step, own | speeds)
+
+
+def _evaluate(session: _Session) -> None:
+    """Figures of every evaluation split; keeps the best projector by CE on the selection split."""
+    trainee, options = session.trainee, session.options
+    session.last_eval = {}
+    for split, samples in session.data.eval_sets.items():
+        figures = evaluate(
+            trainee.lm, trainee.tok, trainee.projector, samples, trainee.template,
+            decode_limit=options.decode_limit,
+        )  # fmt: skip
+        session.last_eval[split] = {k: v for k, v in figures.items() if k != "utterances"}
+        wer = f"  WER {figures['wer']:.1%}" if "wer" in figures else ""
+        gap = f"  gap {figures['gap_shuffled']:+.3f}" if "gap_shuffled" in figures else ""
+        session.tracker.say(
+            f"step {session.step}  {split} ({figures['n']}): CE {figures['ce']:.3f}{gap}  "
+            f"accuracy {figures['token_accuracy']:.1%}{wer}"
+        )
+    session.tracker.log(session.step, eval=session.last_eval)
+    ce = session.last_eval[session.data.select]["ce"]
+    if session.step and ce < session.best:
+        session.best = ce
+        runs.save_projector(session.folder, "best", trainee.projector)
+
+
+def _save(session: _Session) -> None:
+    """The checkpoint. Resume reads state.pt alone, so a kill between two files costs nothing."""
+    trainee = session.trainee
+    runs.save_projector(session.folder, "last", trainee.projector)
+    state = {
+        "step": session.step,
+        "position": list(session.position),
+        "best": session.best,
+        "projector": trainee.projector.state_dict(),
+        "optimizer": trainee.optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+        "eval": json.dumps(session.last_eval),
+        "world": session.world,
+    }
+    runs.save_state(session.folder, state)
+
+
+def _resumable(options: TrainOptions, folder: Path, resume: bool) -> dict[str, Any] | None:
+    """The state to go on from, or None to start; refuses to overwrite or to change the recipe."""
+    if not (folder / "config.json").exists():
+        return None
+    if not resume:
+        raise OmniError("there is a run already", str(folder), "add --resume, or another --run")
+    if not (folder / "state.pt").exists():
+        return None  # killed before its first checkpoint
+    differences = options.differences(runs.load_run(folder).config["train"])
+    if differences:
+        raise OmniError(
+            f"can't resume with other options ({'; '.join(differences)})",
+            where=str(folder),
+            mend="repeat the options of the first start, or choose another --run",
+        )
+    return runs.load_state(folder)
+
+
+def _restore(session: _Session, state: dict[str, Any]) -> None:
+    run = runs.load_run(session.folder)
+    run.check_features(session.data.fingerprint, "training shards")
+    if run.provenance["lm_hash"] != session.lm_hash:
+        raise OmniError("the LM is not the one the run began with", where=run.config["lm"])
+    if state["world"] != session.world:
+        session.tracker.say(
+            f"{session.world} ranks now, {state['world']} before: the batches stay the same, sums "
+            "over ranks round differently"
+        )
+    session.trainee.projector.load_state_dict(state["projector"])
+    session.trainee.optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"])
+    session.step, session.best = state["step"], state["best"]
+    session.position = Position(*state["position"])
+    session.last_eval = json.loads(state["eval"])
+    if session.rank == 0:
+        runs.trim_metrics(session.folder, session.step)
+    session.tracker.say(
+        f"resumed at step {session.step}, pass {session.position.number}, "
+        f"batch {session.position.batch}"
+    )
+
+
+def _provenance(
+    data: TrainingData,
+    lm_hash: str,
+    meta: dict[str, Any],
+    options: TrainOptions,
+    command: Sequence[str],
+) -> dict[str, Any]:
+    packages = ("nanochat-omni", "torch", "transformers", "webdataset", "numpy")
+    return {
+        "fingerprint": data.fingerprint,
+        "fingerprint_config": data.fingerprint_config,
+        "splits": data.splits,
+        "lm_hash": lm_hash,
+        "lm_kind": meta["kind"],
+        "seed": options.seed,
+        "command": list(command),
+        "versions": {name: version(name) for name in packages}
+        | {"python": platform.python_version()},
+    }
+
+
+@contextlib.contextmanager
+def _ranks(device: str) -> Iterator[tuple[int, int, torch.device]]:
+    """(rank, world, device) of this process; joins the others when torchrun started them."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise OmniError("no CUDA device", "--device", "use --device cpu")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield 0, 1, torch.device(device)
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=RANK_TIMEOUT)
+    try:
+        yield dist.get_rank(), world, torch.device(device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _memory_gb(device: torch.device) -> float:
+    """Peak so far: of the device, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if platform.system() == "Darwin" else 1024  # ru_maxrss is in KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

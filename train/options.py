@@ -1,0 +1,64 @@
+"""What a training run can be told, with the defaults of the recipe.
+
+Must not know how any of it is used.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+# A resumed run may differ from its first start in these: they don't change a weight.
+FREE = frozenset(
+    {"workers", "wandb", "device", "eval_shards", "eval_limit", "decode_limit", "shards"}
+)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """See `omni-train-projector --help` for the words; the names are the same.
+
+    `eval_every` and `save_every` of 0 mean a fifth of the steps.
+    """
+
+    shards: tuple[str, ...] = ("shards",)
+    weights: tuple[float, ...] = ()
+    eval_shards: tuple[str, ...] = ()
+    lm: str = "auto"
+    prompt: str | None = None
+    projector: str = "mlp"
+    stack: int = 4
+    hidden: int = 1024
+    audio_ve: str = "learned"
+    steps: int = 350
+    batch_size: int = 32
+    batch_frames: int = 0
+    micro_batch_size: int = 0
+    buffer: int = 2048
+    lr: float = 1e-3
+    warmup: int = 50
+    clip: float = 1.0
+    noise: float = 0.0
+    gain: float = 0.0
+    mask: float = 0.0
+    stretch: float = 0.0
+    shuffle_pairs: bool = False
+    seed: int = 0
+    eval_every: int = 0
+    save_every: int = 0
+    eval_limit: int = 256
+    decode_limit: int = 128
+    workers: int = 0
+    device: str = "auto"
+    wandb: str = "auto"
+
+    def to_json(self) -> dict[str, Any]:
+        """All of them, as JSON holds them (tuples as lists)."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """`name: theirs, now mine` for each option that a resumed run may not change."""
+        mine = self.to_json()
+        return [
+            f"{f.name}: {other.get(f.name)!r}, now {mine[f.name]!r}"
+            for f in fields(self)
+            if f.name not in FREE and other.get(f.name) != mine[f.name]
+        ]
