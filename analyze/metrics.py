@@ -101,8 +101,9 @@ class Moments:
         """Collects the moments of `rows` (P, C) by utterance."""
         sums = np.zeros((n_groups, rows.shape[1]))
         np.add.at(sums, groups, rows)
-        squares = np.bincount(groups, (rows.astype(float) ** 2).sum(1), minlength=n_groups)
-        return cls(sums, squares, np.bincount(groups, minlength=n_groups).astype(np.float64))
+        squares = np.zeros(n_groups)
+        np.add.at(squares, groups, (rows.astype(float) ** 2).sum(1))
+        return cls(sums, squares, np.bincount(groups, minlength=n_groups).astype(float))
 
     def centre_and_variance(self, weights: Floats) -> tuple[Floats, float]:
         """Mean (C,) and mean squared distance to it, under one weight an utterance."""

@@ -1,0 +1,325 @@
+"""One run, measured: held-out audio through the trained and the untrained projector and the LM.
+
+Brings sample, numbers, pictures and words together into a `RunView`; writes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from analyze import figures, figures_detail, numbers, sample
+from analyze.lens import look
+from analyze.numbers import Evidence
+from analyze.page import PointSet, RunView
+from analyze.sample import FRAME_SECONDS, Progress, silent
+from analyze.svg import Figure
+from analyze.verdict import Circumstances, alerts, judge, tiles
+from omni import shards
+from omni.errors import OmniError
+from omni.evaluate import evaluate
+from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
+from omni.projector import Projector
+from omni.prompt import Template
+from omni.runs import Run
+
+MAX_CONTROL_DECODES = 100  # an untrained projector's decodes are long, and say little
+MAX_FRAMES_SHOWN = 5000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to look at. `shards`: folders, empty for those the run was evaluated on; `lm`: empty
+    for the one the run was trained with; `points`: in a picture, text and audio together."""
+
+    shards: Sequence[str] = ()
+    utterances: int = 200
+    seed: int = 0
+    lm: str = ""
+    device: str = "cpu"
+    points: int = 5000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The loaded parts of one run: frozen LM, both projectors, held-out samples."""
+
+    run: Run
+    lm: NanoChat
+    tok: Tokenizer
+    template: Template
+    trained: Projector
+    untrained: Projector
+    checkpoint: str
+    splits: Sequence[shards.SplitIndex]
+    samples: Sequence[shards.Sample]
+
+
+def examine(run: Run, request: Request, progress: Progress = silent) -> RunView:
+    """Measure one run.
+
+    Raises:
+        OmniError: no checkpoint, shards of another encoder, another LM, no usable utterance.
+    """
+    setting = set_up(run, request)
+    evidence = gather(setting, request.seed, progress)
+    table = numbers.table(evidence)
+    progress("draw", 0, 1)
+    picked = figures.pick(evidence, request.points)
+    names = [setting.tok.decode([i]) for i in range(setting.lm.config.vocab_size)]
+    pictures = _pictures(setting, evidence, picked, names)
+    progress("draw", 1, 1)
+    about = _circumstances(setting, evidence)
+    return RunView(
+        name=run.path.name,
+        verdict=judge(table),
+        alerts=alerts(table, about),
+        tiles=tiles(table),
+        numbers=table,
+        figures=pictures,
+        utterances=_utterances(setting, evidence),
+        facts=_facts(setting, evidence, request),
+        sets=_point_sets(evidence, picked, _step_seconds(setting)),
+        tokens=names,
+    )
+
+
+def set_up(run: Run, request: Request) -> Setting:
+    """Load everything that `request` asks for and check that it belongs together."""
+    checkpoint = next(
+        (w for w in ("best", "last") if (run.path / f"projector-{w}.safetensors").is_file()), "best"
+    )
+    trained = run.projector(checkpoint, request.device)
+    untrained = run.projector("init", request.device)
+    splits = _splits(run, request)
+    for split in splits:
+        run.check_features(split.fingerprint, str(split.folder))
+    lm, tok, _ = load_checkpoint(request.lm or str(run.config["lm"]), request.device)
+    _check_lm(run, lm)
+    template = Template(**run.config["template"])
+    paths = [str(entry.path) for split in splits for entry in split.shards]
+    samples = sample.load(paths, request.utterances, request.seed)
+    return Setting(
+        run, lm, tok, template, trained, untrained, checkpoint, splits, samples
+    )  # fmt: skip
+
+
+def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence:
+    """Run the audio through projector and LM, both projectors and both pairings."""
+    s, samples = setting, setting.samples
+    detail = sample.detail_count(samples, s.trained)
+    partner = sample.partners(samples)
+    texts = [str(x.meta["text_norm"]) for x in samples]
+    evaluated = {"shuffled": {"n": 0, "n_decoded": 0, "intervals": {}}}
+    mixed = _mispaired(samples)
+    jobs: list[tuple[str, Projector, Sequence[shards.Sample], int | None]] = [
+        ("trained", s.trained, samples, None),
+        ("untrained", s.untrained, samples, MAX_CONTROL_DECODES),
+    ]
+    if mixed:
+        jobs.append(("shuffled", s.trained, mixed, MAX_CONTROL_DECODES))
+    for i, (name, projector, chosen, limit) in enumerate(jobs):
+        progress("evaluate", i, len(jobs))
+        evaluated[name] = evaluate(
+            s.lm, s.tok, projector, chosen, s.template, decode_limit=limit, n_examples=0
+        )
+    progress("evaluate", len(jobs), len(jobs))
+    inside: list[tuple[str, Projector | None, Sequence[int] | None]] = [
+        ("trained", s.trained, None),
+        ("untrained", s.untrained, None),
+        ("shuffled", s.trained, partner.tolist()),
+        ("text", None, None),
+    ]
+    return Evidence(
+        text=sample.read_text(s.lm, s.tok, samples, detail),
+        trained=sample.read_audio(s.lm, s.trained, samples, detail, progress),
+        untrained=sample.read_audio(s.lm, s.untrained, samples, detail, progress),
+        partner=partner,
+        labels=np.unique(texts, return_inverse=True)[1],
+        evaluated=evaluated,
+        lenses={
+            name: look(s.lm, s.tok, samples, s.template, projector, audio, progress)
+            for name, projector, audio in inside
+        },
+        seed=seed,
+    )
+
+
+def _mispaired(samples: Sequence[shards.Sample]) -> list[shards.Sample]:
+    """Each transcript with the audio of one far away in length: the control of the gap itself.
+
+    Far, because the gap's own wrong audio is a neighbour in length: were both near, the wrong
+    audio of a wrong pair would often be the right one. Empty for fewer than four utterances.
+    """
+    n = len(samples)
+    if n < 4:
+        return []
+    order = sorted(range(n), key=lambda i: (samples[i].features.shape[-2], samples[i].meta["id"]))
+    return [
+        replace(samples[i], features=samples[order[(place + n // 2) % n]].features)
+        for place, i in enumerate(order)
+    ]
+
+
+def _splits(run: Run, request: Request) -> list[shards.SplitIndex]:
+    """Held-out splits below the folders asked for; training splits only if there is nothing else."""
+    roots = (
+        list(request.shards) or run.config["train"]["eval_shards"] or run.config["train"]["shards"]
+    )
+    found = [split for root in roots for split in shards.find_splits(root)]
+    held_out = [split for split in found if split.role == "eval"]
+    if not found:
+        raise OmniError(
+            "no shards to look at", ", ".join(roots), "give --shards a folder made by omni-extract"
+        )
+    return held_out or found
+
+
+def _check_lm(run: Run, lm: NanoChat) -> None:
+    """The numbers of a projector mean nothing in front of another LM."""
+    wanted, found = str(run.provenance["lm_hash"]), lm.fingerprint()
+    if wanted != found:
+        raise OmniError(
+            f"the LM has hash {found[:12]}, the run was trained on {wanted[:12]}",
+            str(run.path),
+            "give --lm the checkpoint that the run's provenance names",
+        )
+
+
+def _pictures(
+    s: Setting, e: Evidence, picked: figures.Picked, names: Sequence[str]
+) -> list[Figure]:
+    """All pictures in reading order; those that need more points than there are stay out."""
+    ids = [str(x.meta["id"]) for x in s.samples]
+    texts = [str(x.meta["text_norm"]) for x in s.samples]
+    drawn: list[Figure | None] = []
+    if len(picked.text) >= 3:
+        drawn += [
+            figures.joint_pca(e, picked),
+            figures.centred_pca(e, picked),
+            figures.text_pca(e, picked),
+            figures.words(e, names),
+        ]
+    drawn.append(figures_detail.matrices(e, names, ids, texts, _step_seconds(s)))
+    if len(picked.text) >= 3:
+        drawn += [figures.layers(e), figures_detail.lens_curves(e), figures_detail.distributions(e)]
+        drawn += [figures.variance(e, picked), figures.encoder_frames(*_frames(s.samples))]
+    drawn.append(figures_detail.training_curves(s.run.metrics()))
+    return [figure for figure in drawn if figure is not None]
+
+
+def _frames(samples: Sequence[shards.Sample]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Encoder frames (P, d) at every k-th position, their position, and seconds a position."""
+    last = [x.features if x.features.ndim == 2 else x.features[-1] for x in samples]
+    every = max(1, sum(len(x) for x in last) // MAX_FRAMES_SHOWN)
+    frames = [x[::every].astype(np.float32) for x in last]
+    step = np.concatenate([np.arange(len(x)) for x in frames])
+    return np.concatenate(frames), step, every * FRAME_SECONDS
+
+
+def _point_sets(e: Evidence, picked: figures.Picked, step_seconds: float) -> dict[str, PointSet]:
+    """What the page can say of each point of the pictures."""
+
+    def of_audio(utterance: np.ndarray, step: np.ndarray, token: np.ndarray) -> PointSet:
+        return PointSet("audio", utterance, 100 * step_seconds * (step + 0.5), token)
+
+    sets = {
+        "text": PointSet(
+            "text",
+            e.text.utterance[picked.text],
+            e.text.place[picked.text],
+            np.concatenate(e.text.ids)[: len(e.text.rows)][picked.text],
+        )
+    }
+    for name, audio in (("before", e.untrained), ("after", e.trained)):
+        at = picked.audio
+        sets[name] = of_audio(audio.utterance[at], audio.step[at], audio.nearest[at])
+        lens = e.lenses["untrained" if name == "before" else "trained"]
+        # An utterance inside the LM is one of the leading ones, whose soft tokens are all kept.
+        known = lens.utterance <= audio.utterance[-1]
+        first = np.searchsorted(audio.utterance, lens.utterance)
+        token = np.where(known, audio.nearest[np.where(known, first + lens.step, 0)], 0)
+        sets[f"inner-{name}"] = of_audio(lens.utterance, lens.step, token)
+    own = e.lenses["text"]
+    token = np.array([e.text.ids[u][k] for u, k in zip(own.utterance, own.step, strict=True)])
+    sets["inner-text"] = PointSet("text", own.utterance, own.step, token)
+    return sets
+
+
+def _step_seconds(s: Setting) -> float:
+    return s.trained.stack * FRAME_SECONDS
+
+
+def _circumstances(s: Setting, e: Evidence) -> Circumstances:
+    lines = s.run.metrics()
+    steps = int(s.run.config["train"]["steps"])
+    return Circumstances(
+        utterances=len(s.samples),
+        speakers=len({str(x.meta["speaker"]) for x in s.samples}),
+        seen_in_training=any(split.role == "train" for split in s.splits),
+        shuffled_training=bool(s.run.config["train"]["shuffle_pairs"]),
+        checkpoint=s.checkpoint,
+        finished=max((int(line["step"]) for line in lines), default=0) >= steps,
+        base_model=s.template.kind == "base",
+        single_tokens_of=int(e.trained.utterance.max()) + 1,
+    )
+
+
+def _utterances(s: Setting, e: Evidence) -> list[dict[str, Any]]:
+    """What is known of each utterance, in the report's order."""
+    decoded = {u["id"]: u for u in e.evaluated["trained"]["utterances"]}
+    shown = int(e.trained.utterance.max()) + 1
+    found = []
+    for i, x in enumerate(s.samples):
+        u = decoded[x.meta["id"]]
+        heard = "hypothesis" in u
+        errors = sum(u["errors"]) if heard else 0
+        found.append(
+            {
+                "id": str(x.meta["id"]),
+                "speaker": str(x.meta["speaker"]),
+                "sex": str(x.meta.get("sex", "")),
+                "split": str(x.meta.get("split", "")),
+                "text": str(x.meta["text_norm"]),
+                "seconds": x.features.shape[-2] * FRAME_SECONDS,
+                "ce": float(u["ce"]),
+                "ce_shuffled": float(u["ce_shuffled"]) if "ce_shuffled" in u else None,
+                "hypothesis": u["hypothesis"] if heard else None,
+                "errors": errors,
+                "words": u["words"] if heard else 0,
+                "wer": errors / max(u["words"], 1) if heard else 0.0,
+                "in_pictures": i < shown,
+            }
+        )
+    return found
+
+
+def _facts(s: Setting, e: Evidence, request: Request) -> list[tuple[str, str]]:
+    """Provenance: where every number comes from. No clock, so that equal inputs give equal bytes."""
+    config = s.lm.config
+    splits = ", ".join(f"{x.split} ({x.role}, {x.n:,} utterances)" for x in s.splits)
+    encoder = s.splits[0].fingerprint_config
+    return [
+        ("run", s.run.path.name),
+        ("checkpoint", f"projector-{s.checkpoint}"),
+        ("steps", str(s.run.config["train"]["steps"])),
+        ("projector", ", ".join(f"{k} {v}" for k, v in sorted(s.trained.config.items()))),
+        ("shards", splits),
+        ("features", s.splits[0].fingerprint),
+        ("encoder", ", ".join(f"{k} {v}" for k, v in sorted(encoder.items()))),
+        ("LM", f"era {s.lm.era.name}, {config.n_layer} layers of width {config.n_embd}, "
+               f"{config.vocab_size:,} tokens, {s.template.kind}"),
+        ("LM hash", s.lm.fingerprint()),
+        ("prompt", repr(s.template.prompt)),
+        ("sample", f"{len(s.samples):,} utterances, {len({x.meta['speaker'] for x in s.samples})} "
+                   f"speakers, {int(e.trained.n_soft.sum()):,} soft tokens, "
+                   f"{sum(len(i) for i in e.text.ids):,} text tokens"),
+        ("inside the LM", f"{len(e.lenses['trained'].settled)} utterances"),
+        ("seed", str(request.seed)),
+        ("versions", ", ".join(
+            f"{p} {version(p)}" for p in ("nanochat-omni", "numpy", "scikit-learn", "matplotlib")
+        ) + f", torch {torch.__version__}"),
+    ]  # fmt: skip

@@ -1,0 +1,378 @@
+"""The pictures of where audio and text lie: principal components, words, layers.
+
+Each function takes the evidence of one run and gives one `Figure`: drawing, caption, alt text
+and the same content as a table. Must not know about pages, nor compute a number of the report.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from sklearn.decomposition import PCA
+
+from analyze.metrics import Floats, Ints
+from analyze.numbers import Evidence
+from analyze.position import fit_pca, position_r2, remove_position
+from analyze.svg import (
+    AUDIO,
+    INK,
+    MUTED,
+    TEXT,
+    Figure,
+    Panel,
+    Table,
+    grid,
+    in_view_box,
+    legend,
+    scatter,
+    style,
+)
+
+WORDS_SHOWN = 24
+COMPONENTS = 20
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Which points the pictures show: indices into the rows of audio and of text, equally many."""
+
+    audio: Ints
+    text: Ints
+
+
+def pick(e: Evidence, n_points: int) -> Picked:
+    """At most `n_points` points in all, half audio, half text, drawn by the report's seed."""
+    rng = np.random.default_rng(e.seed)
+    size = min(len(e.trained.rows), len(e.text.rows), n_points // 2)
+    return Picked(
+        np.sort(rng.choice(len(e.trained.rows), size, replace=False)),
+        np.sort(rng.choice(len(e.text.rows), size, replace=False)),
+    )
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points to draw: their set's name on the page, what they are, colour, rows (P, C)."""
+
+    points: str
+    label: str
+    colour: str
+    rows: Floats
+
+
+def joint_pca(e: Evidence, picked: Picked) -> Figure:
+    """Soft tokens and text embeddings before and after training, on one pair of axes."""
+    return _before_after(
+        e,
+        picked,
+        "joint",
+        "Where audio and text lie",
+        "One PCA of the LM's input rows, fitted to equal numbers of text tokens and soft tokens "
+        "before and after training, so that both panels have the same axes. Two components show "
+        "only the share of the variance printed on them: clouds that meet here may be apart in "
+        "the rest, and clouds that are apart may still be heard. Read the table of numbers first.",
+        centred=False,
+    )
+
+
+def centred_pca(e: Evidence, picked: Picked) -> Figure:
+    """The same with each cloud's own centre taken off: shape without place."""
+    return _before_after(
+        e,
+        picked,
+        "centred",
+        "The same, centres removed",
+        "Each cloud is moved so that its mean is at the origin, then the PCA is fitted. What is "
+        "left is shape: a constant offset between audio and text, which the LM can ignore, is gone.",
+        centred=True,
+    )
+
+
+def text_pca(e: Evidence, picked: Picked) -> Figure:
+    """Axes of the text alone, audio projected into them."""
+    text = e.text.rows[picked.text]
+    pca = fit_pca(text)
+    clouds = [
+        [
+            Cloud("text", "text tokens", TEXT, text),
+            Cloud(name, "soft tokens", AUDIO, audio.rows[picked.audio]),
+        ]
+        for name, audio in (("before", e.untrained), ("after", e.trained))
+    ]
+    shares = [_share_on_axes(pca, panel[1].rows) for panel in clouds]
+    figure = _panels(
+        "text-axes",
+        "Audio seen along the text's own axes",
+        "The PCA is fitted to the transcripts' token embeddings alone and audio is projected into "
+        "it, so audio has no say in the axes. The two axes hold "
+        f"{_share(pca, 0) + _share(pca, 1):.0%} of the text's variance, {shares[0]:.0%} of the "
+        f"audio's before training and {shares[1]:.0%} after.",
+        [("Before training", pca, clouds[0]), ("After training", pca, clouds[1])],
+    )
+    return figure
+
+
+def _before_after(
+    e: Evidence, picked: Picked, key: str, title: str, caption: str, centred: bool
+) -> Figure:
+    text = e.text.rows[picked.text]
+    before, after = (a.rows[picked.audio] for a in (e.untrained, e.trained))
+    if centred:
+        text, before, after = (x - x.mean(0) for x in (text, before, after))
+    pca = fit_pca(np.concatenate([text, before, after]))
+    of_text = Cloud("text", "text tokens", TEXT, text)
+    return _panels(
+        key,
+        title,
+        caption,
+        [
+            ("Before training", pca, [of_text, Cloud("before", "soft tokens", AUDIO, before)]),
+            ("After training", pca, [of_text, Cloud("after", "soft tokens", AUDIO, after)]),
+        ],
+    )
+
+
+def _panels(
+    key: str,
+    title: str,
+    caption: str,
+    panels: Sequence[tuple[str, PCA, list[Cloud]]],
+    columns: int = 2,
+    share_axes: bool = True,
+) -> Figure:
+    """Scatter panels of clouds; one row of the table for each cloud of each panel."""
+    n_rows = -(-len(panels) // columns)
+    rows: list[list[str | float | int]] = []
+    hit: list[Panel] = []
+    with style():
+        small = columns > 2
+        canvas, axes = grid(n_rows, columns, 9.0, (2.5 if small else 4.0) * n_rows)
+        flat = [ax for line in axes for ax in line]
+        drawn = []
+        for ax, (name, pca, clouds) in zip(flat, panels, strict=False):
+            ax.set_title(name)
+            placed = [(c, pca.transform(c.rows.astype(np.float64))[:, :2]) for c in clouds]
+            for cloud, xy in placed:
+                scatter(ax, xy, cloud.colour, cloud.label, 5 if small else 9)
+                centre, spread = xy.mean(0), float(np.sqrt(((xy - xy.mean(0)) ** 2).sum(1).mean()))
+                rows.append([name, cloud.label, len(xy), *(float(v) for v in centre), spread])
+            drawn.append((ax, placed))
+            _label_axes(ax, pca, small)
+        if share_axes:
+            _same_limits([ax for ax, _ in drawn])
+        legend(flat[0], markerscale=2 if small else 1.5)
+        for ax in flat[len(panels) :]:
+            ax.set_visible(False)
+        for ax, placed in drawn:
+            hit += [Panel(c.points, c.colour, in_view_box(ax, xy)) for c, xy in placed]
+    head = ["panel", "cloud", "points", "centre x", "centre y", "spread"]
+    alt = f"{title}: scatter plots, " + ", ".join(name for name, _, _ in panels) + "."
+    return Figure(key, title, caption, alt, Table(head, rows), canvas, hit)
+
+
+def _label_axes(ax: Axes, pca: PCA, small: bool = False) -> None:
+    """Every axis says how much of the variance it holds."""
+    ax.set_xlabel(f"PC 1 ({_share(pca, 0):.0%})", labelpad=1 if small else 4)
+    ax.set_ylabel(f"PC 2 ({_share(pca, 1):.0%})", labelpad=1 if small else 4)
+    if small:
+        ax.tick_params(labelsize=6.5)
+
+
+def _share(pca: PCA, component: int) -> float:
+    shares = pca.explained_variance_ratio_
+    return float(shares[component]) if component < len(shares) else 0.0
+
+
+def _share_on_axes(pca: PCA, rows: Floats) -> float:
+    """Share of the rows' own variance that lies in the PCA's first two axes."""
+    total = float(rows.astype(np.float64).var(0).sum())
+    return float(pca.transform(rows.astype(np.float64))[:, :2].var(0).sum()) / max(total, 1e-12)
+
+
+def _same_limits(axes: Sequence[Axes]) -> None:
+    x = np.array([ax.get_xlim() for ax in axes])
+    y = np.array([ax.get_ylim() for ax in axes])
+    for ax in axes:
+        ax.set_xlim(x[:, 0].min(), x[:, 1].max())
+        ax.set_ylim(y[:, 0].min(), y[:, 1].max())
+
+
+def layers(e: Evidence, text_points: str = "inner-text") -> Figure:
+    """Audio and text positions inside the LM, layer by layer, before and after training."""
+    trained, untrained, own = (e.lenses[c] for c in ("trained", "untrained", "text"))
+    chosen = sorted({round(i * trained.n_layers / 4) for i in range(5)})
+    panels = []
+    for name, points, lens in (
+        ("Before", "inner-before", untrained),
+        ("After", "inner-after", trained),
+    ):
+        for layer in chosen:
+            clouds = [
+                Cloud(text_points, "text", TEXT, own.states[layer]),
+                Cloud(points, "audio", AUDIO, lens.states[layer]),
+            ]
+            pca = fit_pca(np.concatenate([c.rows for c in _balance(clouds)]))
+            at = "input" if layer == 0 else "output" if layer == lens.n_layers else f"layer {layer}"
+            panels.append((f"{name}, {at}", pca, clouds))
+    return _panels(
+        "layers",
+        "Inside the LM, layer by layer",
+        "The stream at the audio positions of a training row, beside the same row with the "
+        "transcript's own tokens in the audio's place, each vector scaled to unit RMS. Each "
+        "panel has a PCA of its own: compare how the clouds lie to each other, not where.",
+        panels,
+        columns=len(chosen),
+        share_axes=False,
+    )
+
+
+def _balance(clouds: Sequence[Cloud]) -> list[Cloud]:
+    """Every k-th point of the larger cloud, so that neither rules the axes."""
+    size = min(len(c.rows) for c in clouds)
+    return [
+        Cloud(
+            c.points, c.label, c.colour, c.rows[np.linspace(0, len(c.rows) - 1, size).astype(int)]
+        )
+        for c in clouds
+    ]
+
+
+def encoder_frames(frames: Floats, step: Ints, step_seconds: float) -> Figure:
+    """Raw encoder features (P, d) coloured by time, before and after removing position."""
+    cleaned, kept = remove_position(frames, step)
+    versions = [("As they come", frames, step)]
+    if len(cleaned) > 10:
+        versions.append(("Position's mean removed", cleaned, step[kept]))
+    rows: list[list[str | float | int]] = []
+    with style():
+        canvas, axes = grid(1, 2)
+        for ax, (name, x, t) in zip(axes[0], versions, strict=False):
+            pca = fit_pca(x, 3)
+            xy = pca.transform(x.astype(np.float64))
+            marks = ax.scatter(
+                xy[:, 0], xy[:, 1], s=6, c=t * step_seconds, cmap="viridis", alpha=0.7, linewidths=0,
+                rasterized=True,
+            )  # fmt: skip
+            ax.set_title(name)
+            _label_axes(ax, pca)
+            bar = canvas.colorbar(marks, ax=ax, pad=0.02, fraction=0.05)
+            bar.set_label("seconds")
+            bar.outline.set_visible(False)
+            if bar.solids is not None:
+                bar.solids.set_rasterized(True)
+            rows += [
+                [name, i + 1, _share(pca, i), position_r2(xy[:, i], t)] for i in range(xy.shape[1])
+            ]
+        for ax in axes[0][len(versions) :]:
+            ax.set_visible(False)
+    clock = float(np.nan_to_num(rows[0][3]))
+    caption = (
+        f"Frames of the encoder itself, coloured by time. A smooth curve over time explains "
+        f"{clock:.0%} of the first component as the features come: a PCA of them draws a clock. "
+        "On the right the mean of each position over the utterances is taken off, at positions "
+        "that at least five utterances reach."
+    )
+    return Figure(
+        "encoder",
+        "Raw encoder features: mind the clock",
+        caption,
+        "Two scatter plots of encoder frames coloured by time, before and after removing position.",
+        Table(["version", "component", "share of variance", "R2 of time"], rows),
+        canvas,
+    )
+
+
+def words(e: Evidence, names: Sequence[str]) -> Figure:
+    """Soft tokens that read as a word, as centroids, joined to the word's own embedding."""
+    rows: list[list[str | float | int]] = []
+    with style():
+        canvas, axes = grid(1, 2, 9.0, 4.6)
+        for ax, (title, audio) in zip(
+            axes[0],
+            (("Before training", e.untrained), ("After training", e.trained)),
+            strict=True,
+        ):
+            ax.set_title(title)
+            ids, counts = np.unique(audio.nearest, return_counts=True)
+            wordlike = np.array(
+                [names[i].strip().isalpha() and len(names[i].strip()) > 1 for i in ids]
+            )
+            ids, counts = ids[wordlike], counts[wordlike]
+            top = np.lexsort((ids, -counts))[:WORDS_SHOWN]
+            if len(top) < 3:
+                ax.text(0.5, 0.5, "fewer than three words are read", ha="center",
+                        transform=ax.transAxes, color=MUTED)  # fmt: skip
+                continue
+            centre = audio.moments.centre_and_variance(np.ones(len(audio.n_soft)))[0]
+            centroids = (
+                np.stack([audio.rows[audio.nearest == i].mean(0) for i in ids[top]]) - centre
+            )
+            own = e.text.table[ids[top]]
+            own = own - own.mean(0)
+            pca = fit_pca(np.concatenate([centroids, own]))
+            a, t = pca.transform(centroids), pca.transform(own)
+            for i, (p, q) in enumerate(zip(a, t, strict=True)):
+                ax.plot([p[0], q[0]], [p[1], q[1]], color=MUTED, lw=0.7, zorder=1)
+                word = names[ids[top[i]]].strip()
+                ax.annotate(word, q, (3, 3), textcoords="offset points", fontsize=7.5, color=INK)
+                cosine = float(centroids[i] @ own[i]) / max(
+                    float(np.linalg.norm(centroids[i]) * np.linalg.norm(own[i])), 1e-12
+                )
+                rows.append([title, word, int(counts[top[i]]), cosine])
+            ax.scatter(
+                a[:, 0],
+                a[:, 1],
+                s=26,
+                c=AUDIO,
+                marker="o",
+                zorder=2,
+                label="mean of its soft tokens",
+            )
+            ax.scatter(
+                t[:, 0], t[:, 1], s=26, c=TEXT, marker="^", zorder=2, label="the word's embedding"
+            )
+            _label_axes(ax, pca)
+            legend(ax)
+    return Figure(
+        "words",
+        "Words: what is read, and where the word is",
+        "For each word the mean of the soft tokens whose nearest text token it is, joined to the "
+        "word's own embedding, both centred. A soft token is near the word it is read as by "
+        "choice, before training as well: look at which words are read, and how much shorter the "
+        "lines are after training.",
+        "Scatter plots of word centroids joined by lines to the words' embeddings.",
+        Table(["panel", "word", "soft tokens", "cosine, centred"], rows),
+        canvas,
+    )
+
+
+def variance(e: Evidence, picked: Picked) -> Figure:
+    """Cumulative explained variance of each cloud."""
+    clouds = [
+        ("text tokens", TEXT, "-", e.text.rows[picked.text]),
+        ("soft tokens, after", AUDIO, "-", e.trained.rows[picked.audio]),
+        ("soft tokens, before", AUDIO, ":", e.untrained.rows[picked.audio]),
+    ]
+    rows: list[list[str | float | int]] = []
+    with style():
+        canvas, axes = grid(1, 1, 9.0, 3.0)
+        ax = axes[0][0]
+        for name, colour, line, x in clouds:
+            shares = np.cumsum(fit_pca(x, COMPONENTS).explained_variance_ratio_)
+            ax.plot(np.arange(1, len(shares) + 1), 100 * shares, line, color=colour, label=name)
+            rows += [
+                [name, k, float(shares[k - 1])] for k in (1, 2, 3, 5, 10, 20) if k <= len(shares)
+            ]
+        ax.set_xlabel("components")
+        ax.set_ylabel("variance explained, %")
+        ax.set_ylim(0, 100)
+        legend(ax)
+    return Figure(
+        "variance",
+        "How much of each cloud the first components hold",
+        "Each cloud's own PCA. A soft-token cloud much flatter than the text's says fewer things.",
+        "Curves of cumulative explained variance by number of components.",
+        Table(["cloud", "components", "cumulative share"], rows),
+        canvas,
+    )

@@ -1,0 +1,291 @@
+"""The table of numbers: each with its interval, and the same under two controls.
+
+Controls: the untrained projector (its weights before the first step) on the same audio, and
+shuffled pairs (the trained projector's audio beside another utterance's transcript). Pairing
+plays no part in the modality gap and the domain AUC: they have no second control.
+Must not know about pictures or pages.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from analyze import metrics
+from analyze.lens import Lens
+from analyze.metrics import UNDEFINED, Estimate, Floats, Ints, bootstrap, jackknife, ratio
+from analyze.paths import order_advantage
+from analyze.sample import Audio, Text
+
+MAX_CKA = 500  # utterances; its cost grows with their cube
+
+
+@dataclass(frozen=True)
+class Number:
+    """One row of the table. `n` utterances; `chance` where blind luck is known by permutation.
+
+    `better`: +1 higher, -1 lower, 0 neither is better in itself. `percent`: shown times 100.
+    """
+
+    key: str
+    name: str
+    reading: str
+    better: int
+    percent: bool
+    n: int
+    trained: Estimate
+    untrained: Estimate
+    shuffled: Estimate | None
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured of one run; built by `report.examine`.
+
+    evaluated: what `omni.evaluate.evaluate` returned for "trained", "untrained", "shuffled".
+    partner: (U,) the wrong transcript of each utterance. labels: (U,) equal for equal sentences.
+    """
+
+    text: Text
+    trained: Audio
+    untrained: Audio
+    partner: Ints
+    labels: Ints
+    evaluated: dict[str, dict[str, Any]]
+    lenses: dict[str, Lens]
+    seed: int
+    order_scores: dict[str, Floats] = field(default_factory=dict)
+
+
+def table(evidence: Evidence) -> list[Number]:
+    """Every number of one run, the most telling first."""
+    return [
+        *_listening(evidence),
+        *_retrieval(evidence),
+        _cka(evidence),
+        *_nearest(evidence),
+        _path(evidence),
+        *_lens(evidence),
+        _gap(evidence),
+        _auc(evidence),
+    ]
+
+
+READINGS = {
+    "gap_shuffled": "How much cheaper each token of the answer is with the right audio than with another utterance's, in nats: 0 is deaf, 1 and more is listening.",
+    "wer": "Words wrong in a hundred when the model writes down what it hears: 0 is perfect; above 100 it invents.",
+    "token_accuracy": "Share of the transcript's tokens the model puts first when it is given the tokens before: an LM's guessing alone is well above 0.",
+    "retrieval_audio_text_1": "How often an utterance's mean soft token is nearest to its own transcript's mean embedding: compare with chance.",
+    "retrieval_audio_text_5": "The same, own transcript among the nearest five.",
+    "retrieval_text_audio_1": "How often a transcript is nearest to its own audio: compare with chance.",
+    "retrieval_text_audio_5": "The same, own audio among the nearest five.",
+    "cka": "Do utterances that are alike as audio have transcripts that are alike? 1: the same shape up to rotation and scale; 0: unrelated.",
+    "nearest_precision": "Share of soft tokens whose nearest text token stands in the transcript: high means audio lands on its own words; low does not mean deaf.",
+    "nearest_recall": "Share of the transcript's tokens that some soft token lands on.",
+    "value_precision": "The same as precision, read from the value-embedding rows, the LM's second entrance.",
+    "path": "Do soft tokens meet the transcript's tokens in the order spoken? Cosine gained over the same tokens in random order: 0 is no order.",
+    "lens_depth": "The layer from which on the LM's own read-out has the right next token, mean over the answer: lower is earlier; one more than its layers means never.",
+    "lens_audio": "Best layer's share of audio positions at which the read-out names a token of the transcript.",
+    "modality_gap": "Distance of the centres of audio and text over the spread within: 0 is one place; above 1 they stand apart. Standing apart is no fault by itself.",
+    "domain_auc": "Can a plane tell audio from text? 0.5 is mixed, 1 is separable. A model can listen at 1.",
+}
+
+
+def _number(
+    key: str,
+    name: str,
+    n: int,
+    estimates: Sequence[Estimate | None],
+    better: int = 1,
+    percent: bool = False,
+    chance: float | None = None,
+) -> Number:
+    trained, untrained, shuffled = estimates
+    return Number(
+        key, name, READINGS[key], better, percent, n,
+        trained or UNDEFINED, untrained or UNDEFINED, shuffled, chance,
+    )  # fmt: skip
+
+
+def _listening(e: Evidence) -> list[Number]:
+    """Gap, WER and token accuracy: evaluate's own figures and intervals."""
+
+    def figure(condition: str, key: str, interval: str = "") -> Estimate:
+        found = e.evaluated[condition]
+        if key not in found:
+            return UNDEFINED
+        low, high = found.get(interval) or found["intervals"][key]
+        return Estimate(float(found[key]), float(low), float(high))
+
+    conditions = ("trained", "untrained", "shuffled")
+    n = int(e.evaluated["trained"]["n"])
+    heard = int(e.evaluated["trained"]["n_decoded"])
+    return [
+        _number("gap_shuffled", "Shuffled-audio gap (nats a token)", n,
+                [figure(c, "gap_shuffled") for c in conditions]),
+        _number("wer", "Word error rate", heard,
+                [figure(c, "wer", "wer_interval") for c in conditions], -1, True),
+        _number("token_accuracy", "Token accuracy, teacher-forced", n,
+                [figure(c, "token_accuracy") for c in conditions], 1, True),
+    ]  # fmt: skip
+
+
+def _retrieval(e: Evidence) -> list[Number]:
+    """Centred retrieval between utterance means, both ways, k = 1 and 5."""
+    n = len(e.labels)
+    numbers = []
+    for way in ("audio_text", "text_audio"):
+        similarity = {
+            name: metrics.centred_cosine(audio.means, e.text.means)
+            for name, audio in (("trained", e.trained), ("untrained", e.untrained))
+        }
+        if way == "text_audio":
+            similarity = {name: s.T for name, s in similarity.items()}
+        similarity["shuffled"] = similarity["trained"][:, e.partner]
+        for k in (1, 5):
+            if n <= k:
+                estimates = [UNDEFINED] * 3
+                chance = None
+            else:
+                hits = [metrics.retrieval_hits(s, e.labels, k) for s in similarity.values()]
+                estimates = [bootstrap(ratio(h, np.ones(n)), n, seed=e.seed) for h in hits]
+                chance, _ = metrics.permutation_baseline(
+                    similarity["trained"], e.labels, k, draws=50, seed=e.seed
+                )
+            arrow = "audio to text" if way == "audio_text" else "text to audio"
+            numbers.append(
+                _number(f"retrieval_{way}_{k}", f"Retrieval R@{k}, {arrow}", n, estimates, 1, True,
+                        chance)
+            )  # fmt: skip
+    return numbers
+
+
+def _cka(e: Evidence) -> Number:
+    """Debiased linear CKA of utterance means."""
+    n = min(len(e.labels), MAX_CKA)
+    # A partner beyond the cut would leave a row without its pair.
+    partner = np.where(e.partner[:n] < n, e.partner[:n], (np.arange(n) + n // 2) % n)
+
+    def cka(audio: Audio, to: Ints) -> Estimate:
+        return jackknife(
+            lambda kept: metrics.linear_cka(audio.means[kept], e.text.means[to[kept]]),
+            n,
+            seed=e.seed,
+        )
+
+    own = np.arange(n)
+    estimates = [cka(e.trained, own), cka(e.untrained, own), cka(e.trained, partner)]
+    return _number("cka", "Linear CKA, debiased", n, estimates)
+
+
+def _nearest(e: Evidence) -> list[Number]:
+    """Precision and recall of the nearest token, and precision by value rows."""
+    n = int(e.trained.utterance.max()) + 1
+
+    def counts(audio: Audio, read: Ints, to: Callable[[int], int]) -> Floats:
+        return np.array(
+            [metrics.token_overlap(read[audio.of(u)], e.text.ids[to(u)]) for u in range(n)], float
+        )
+
+    def estimates(trained: Ints, untrained: Ints) -> tuple[list[Estimate], list[Estimate]]:
+        found = [
+            counts(e.trained, trained, int),
+            counts(e.untrained, untrained, int),
+            counts(e.trained, trained, lambda u: int(e.partner[u])),
+        ]
+        precision = [bootstrap(ratio(c[:, 0], c[:, 1]), n, seed=e.seed) for c in found]
+        recall = [bootstrap(ratio(c[:, 2], c[:, 3]), n, seed=e.seed) for c in found]
+        return precision, recall
+
+    precision, recall = estimates(e.trained.nearest, e.untrained.nearest)
+    numbers = [
+        _number("nearest_precision", "Nearest-token precision", n, precision, 1, True),
+        _number("nearest_recall", "Nearest-token recall", n, recall, 1, True),
+    ]
+    if e.trained.nearest_value is not None and e.untrained.nearest_value is not None:
+        precision, _ = estimates(e.trained.nearest_value, e.untrained.nearest_value)
+        numbers.append(
+            _number("value_precision", "Nearest-token precision, value rows", n, precision, 1, True)
+        )
+    return numbers
+
+
+def _path(e: Evidence) -> Number:
+    """Monotone alignment-path score, mean over the detail utterances."""
+    n = int(e.trained.utterance.max()) + 1
+    estimates = []
+    for audio, to in (
+        (e.trained, np.arange(len(e.partner))),
+        (e.untrained, np.arange(len(e.partner))),
+        (e.trained, e.partner),
+    ):
+        scores = path_scores(audio, e.text, to[:n], e.seed)
+        known = np.isfinite(scores)
+        estimates.append(
+            bootstrap(ratio(scores[known], np.ones(known.sum())), int(known.sum()), seed=e.seed)
+        )
+    return _number("path", "Monotone alignment-path score", n, estimates)
+
+
+def path_scores(audio: Audio, text: Text, to: Ints, seed: int) -> Floats:
+    """Order advantage of each detail utterance u against the transcript `to[u]`; NaN if too short."""
+    rng = np.random.default_rng(seed)
+    return np.array(
+        [order_advantage(similarity(audio, text, u, int(v)), rng) for u, v in enumerate(to)]
+    )
+
+
+def similarity(audio: Audio, text: Text, utterance: int, transcript: int) -> Floats:
+    """Centred cosines (n soft, m tokens) of one utterance's audio and one transcript."""
+    weights = np.ones(len(audio.n_soft))
+    return metrics.centred_cosine(
+        audio.rows[audio.of(utterance)],
+        text.table[text.ids[transcript]],
+        audio.moments.centre_and_variance(weights)[0],
+        text.moments.centre_and_variance(weights)[0],
+    )
+
+
+def _lens(e: Evidence) -> list[Number]:
+    """Depth of the right answer, and what is read at audio positions."""
+    order = [e.lenses[c] for c in ("trained", "untrained", "shuffled")]
+    n = len(order[0].settled)
+    depth = [bootstrap(ratio(x.settled, x.n_answer), n, seed=e.seed) for x in order]
+    best = int(order[0].audio_hits.sum(0).argmax())
+    read = [bootstrap(ratio(x.audio_hits[:, best], x.n_audio), n, seed=e.seed) for x in order]
+    layers = order[0].n_layers
+    return [
+        _number("lens_depth", f"Logit-lens depth (of {layers} layers)", n, depth, -1),
+        _number("lens_audio", f"Transcript tokens read at audio positions (layer {best})", n, read,
+                1, True),
+    ]  # fmt: skip
+
+
+def _gap(e: Evidence) -> Number:
+    n = len(e.labels)
+    estimates = [
+        bootstrap(metrics.modality_gap(a.moments, e.text.moments), n, seed=e.seed)
+        for a in (e.trained, e.untrained)
+    ]
+    return _number("modality_gap", "Modality gap", n, [*estimates, None], 0)
+
+
+def _auc(e: Evidence) -> Number:
+    """Probe on as many soft tokens as text tokens, at most 2,500 of each."""
+    n = int(e.trained.utterance.max()) + 1
+    rng = np.random.default_rng(e.seed)
+    size = min(len(e.trained.rows), len(e.text.rows), 2500)
+    a = np.sort(rng.choice(len(e.trained.rows), size, replace=False))
+    t = np.sort(rng.choice(len(e.text.rows), size, replace=False))
+    estimates = [
+        bootstrap(
+            metrics.domain_auc(
+                x.rows[a], e.text.rows[t], x.utterance[a], e.text.utterance[t]
+            ),
+            len(e.labels), draws=200, seed=e.seed,
+        )
+        for x in (e.trained, e.untrained)
+    ]  # fmt: skip
+    return _number("domain_auc", "Domain AUC", n, [*estimates, None], 0)

@@ -1,0 +1,226 @@
+"""The report in words: does it listen, what stands in the way of believing it.
+
+Rules on numbers, written to be read; must not compute a number or know about pages.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from analyze.numbers import Number
+from omni.verdict import CLIFF_ACCURACY, CLIFF_WER, SILENT_GAP
+
+NOISE = 0.1  # nats a token that a control may stray from 0
+FEW = 20  # utterances
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`level`: "listens", "partly", "deaf" or "unknown"."""
+
+    level: str
+    headline: str
+    sentences: list[str]
+
+
+@dataclass(frozen=True)
+class Alert:
+    """`kind`: "wrong" (the report misleads), "careful" (read with it in mind) or "know"."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the rules need to know beside the numbers."""
+
+    utterances: int
+    speakers: int
+    seen_in_training: bool
+    shuffled_training: bool
+    checkpoint: str
+    finished: bool
+    base_model: bool
+    single_tokens_of: int
+
+
+def judge(numbers: Sequence[Number]) -> Verdict:
+    """The verdict, by the same thresholds as the trainer's and the evaluation's."""
+    by_key = {number.key: number for number in numbers}
+    gap = by_key["gap_shuffled"]
+    if not gap.trained.defined:
+        return Verdict(
+            "unknown",
+            "Too few utterances to tell",
+            ["Without a second sentence there is no wrong audio to compare the right one with."],
+        )
+    value, low, high = gap.trained.value, gap.trained.low, gap.trained.high
+    measured = (
+        f"The right audio makes each token of the transcript {value:.2f} nats cheaper than "
+        f"another utterance's audio (95 % interval {low:.2f} to {high:.2f})"
+    )
+    against = (
+        f"; with the untrained projector it is {gap.untrained.value:.2f}."
+        if gap.untrained.defined
+        else "."
+    )
+    wer, accuracy = by_key["wer"].trained, by_key["token_accuracy"].trained
+    crossed = wer.value <= CLIFF_WER if wer.defined else accuracy.value >= CLIFF_ACCURACY
+    if low > 0 and value >= SILENT_GAP:
+        level = "listens" if crossed else "partly"
+        headline = "The model is listening" + ("" if crossed else ", but can't write it down yet")
+    else:
+        level, headline = "deaf", "The model is not listening"
+        measured = (
+            f"It does no better with the right audio than with another utterance's: "
+            f"{value:.2f} nats a token (95 % interval {low:.2f} to {high:.2f})"
+        )
+    return Verdict(level, headline, [measured + against, *_writing(by_key), _geometry(by_key)])
+
+
+def _writing(by_key: Mapping[str, Number]) -> list[str]:
+    wer = by_key["wer"].trained
+    if not wer.defined:
+        return []
+    return [f"Asked to repeat what it hears, it gets {_percent(wer.value)} of the words wrong."]
+
+
+def _geometry(by_key: Mapping[str, Number]) -> str:
+    """Whether overlap goes with the listening; the two are separate questions."""
+    token, match = by_key["nearest_precision"], by_key["retrieval_audio_text_1"]
+    near = _beats_controls(token)
+    found = _beats_controls(match)
+    facts = f"{_percent(token.trained.value)} of the soft tokens are nearest to a token of their own transcript"
+    if token.untrained.defined and token.shuffled and token.shuffled.defined:
+        facts += (
+            f" ({_percent(token.untrained.value)} untrained, "
+            f"{_percent(token.shuffled.value)} against another's)"
+        )
+    if match.trained.defined:
+        facts += f", and {_percent(match.trained.value)} of the utterances find their transcript by their means"
+        if match.chance is not None:
+            facts += f" (chance {_percent(match.chance)})"
+    if near and found:
+        return f"Audio lands where its own words are: {facts}."
+    if near or found:
+        return f"Audio lands near its own words in part: {facts}."
+    return (
+        f"Audio does not land on its own words: {facts}. Overlap is not needed for listening, "
+        "nor enough for it."
+    )
+
+
+def _beats_controls(number: Number) -> bool:
+    """Whether the trained interval lies above those of both controls."""
+    others = [number.untrained, *([number.shuffled] if number.shuffled else [])]
+    return number.trained.defined and all(
+        other.defined and number.trained.low > other.high for other in others
+    )
+
+
+def alerts(numbers: Sequence[Number], about: Circumstances) -> list[Alert]:
+    """What a reader must know before he believes the verdict, the gravest first."""
+    by_key = {number.key: number for number in numbers}
+    found = []
+    if about.seen_in_training:
+        found.append(
+            Alert(
+                "wrong",
+                "These utterances come from a training split: the numbers show memory as well as hearing. Point --shards at held-out shards.",
+            )
+        )
+    control = by_key["gap_shuffled"].untrained
+    if control.defined and abs(control.value) > NOISE and (control.low > 0 or control.high < 0):
+        found.append(
+            Alert(
+                "wrong",
+                f"The untrained projector has a gap of {control.value:.2f} nats: it should be about 0, so something beside the audio gives the answer away.",
+            )
+        )
+    mixed = by_key["gap_shuffled"].shuffled
+    if mixed is not None and mixed.defined and mixed.low > NOISE:
+        found.append(
+            Alert(
+                "wrong",
+                f"Shuffled pairs have a gap of {mixed.value:.2f} nats: it should be about 0.",
+            )
+        )
+    if about.shuffled_training:
+        found.append(
+            Alert(
+                "know",
+                "This run was trained on shuffled pairs, as a control: it has no way to learn to listen.",
+            )
+        )
+    if about.utterances < FEW:
+        found.append(
+            Alert(
+                "careful",
+                f"Only {about.utterances} utterances: the intervals are wide, and too narrow all the same.",
+            )
+        )
+    if about.speakers < 2:
+        found.append(Alert("careful", "One speaker only: nothing here says how it hears others."))
+    if not about.finished:
+        found.append(
+            Alert(
+                "careful",
+                f"The run is still going or was cut short; this is its {about.checkpoint} checkpoint.",
+            )
+        )
+    wer = by_key["wer"].trained
+    if wer.defined and wer.value > 1:
+        found.append(
+            Alert(
+                "careful",
+                f"A word error rate of {_percent(wer.value)}: it writes more than was said.",
+            )
+        )
+    if about.base_model:
+        found.append(
+            Alert(
+                "know",
+                "The LM is a base model: it continues the audio instead of answering, and no chat token is trained.",
+            )
+        )
+    if about.single_tokens_of < about.utterances:
+        found.append(
+            Alert(
+                "know",
+                f"Numbers of single soft tokens use the first {about.single_tokens_of} of the {about.utterances} utterances, to bound memory.",
+            )
+        )
+    auc, gap = by_key["domain_auc"].trained, by_key["gap_shuffled"].trained
+    if auc.defined and auc.value > 0.95 and gap.defined and gap.low > NOISE:
+        found.append(
+            Alert(
+                "know",
+                f"A plane separates audio from text (AUC {auc.value:.2f}) and yet the model listens: don't judge by overlap.",
+            )
+        )
+    return found
+
+
+def tiles(numbers: Sequence[Number]) -> list[dict[str, str]]:
+    """The four numbers of the verdict card, each beside its control."""
+    by_key = {number.key: number for number in numbers}
+    shown = []
+    for key, name, percent in (
+        ("gap_shuffled", "nats a token, right audio over wrong", False),
+        ("wer", "of words wrong", True),
+        ("retrieval_audio_text_1", "of utterances find their transcript", True),
+        ("nearest_precision", "of soft tokens land on their own words", True),
+    ):
+        number = by_key[key]
+        if number.trained.defined:
+            value, control = number.trained.value, number.untrained
+            say = _percent if percent else "{:.2f}".format
+            against = f"untrained: {say(control.value)}" if control.defined else ""
+            shown.append({"name": name, "value": say(value), "against": against})
+    return shown
+
+
+def _percent(value: float) -> str:
+    """A share as the page writes it: whole above ten, one decimal below."""
+    share = 100 * value
+    return f"{share:.0f} %" if share >= 9.95 or share == 0 else f"{share:.1f} %"

@@ -1,0 +1,98 @@
+"""`omni-pca`: the alignment report of a run, as one HTML file and a JSON file of its numbers."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli._common import make_parser, run
+
+DESCRIPTION = """\
+Does projected audio land where text lives, and does the frozen LM listen to it? Writes one page that
+opens from disk (numbers with controls first, pictures second) and report.json with the same numbers.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit status."""
+    return run(_parser(), _report, argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("omni-pca", DESCRIPTION)
+    parser.add_argument("out", nargs="?", default="report.html", help="the page to write")
+    given = parser.add_argument_group("input")
+    given.add_argument(
+        "--run", action="append", default=[], metavar="RUN",
+        help="run folder; again for runs side by side (default: the newest below runs/)",
+    )  # fmt: skip
+    given.add_argument(
+        "--shards", action="append", default=[], metavar="DIR",
+        help="shard folder, its held-out splits are used (default: those of the run)",
+    )  # fmt: skip
+    given.add_argument("--utterances", type=_count, default=200, help="held-out utterances to use")
+    given.add_argument("--seed", type=int, default=0, help="of samples, resamples and folds")
+    model = parser.add_argument_group("model")
+    model.add_argument("--lm", default="", help="LM checkpoint (default: the run's)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--points", type=_count, default=5000, help="points in a picture, at most")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument("--device", default="cpu", help="torch device")
+    return parser
+
+
+def _report(args: argparse.Namespace) -> int:
+    # Torch and scikit-learn take seconds to import: `--help` does not wait for them.
+    from analyze.examine import Request
+    from analyze.report import make_report
+    from omni.runs import load_run, newest_run
+
+    start = time.perf_counter()
+    chosen = [load_run(path) for path in args.run] or [newest_run()]
+    request = Request(
+        shards=args.shards,
+        utterances=args.utterances,
+        seed=args.seed,
+        lm=args.lm,
+        device=args.device,
+        points=args.points,
+    )
+    report = make_report(args.out, chosen, request, _Progress(), _announce)
+    for view in report.views:
+        print(f"{view.name}: {view.verdict.headline.lower()}. {' '.join(view.verdict.sentences)}")
+    size = Path(report.html).stat().st_size / 1e6
+    took = time.perf_counter() - start
+    print(f"wrote {report.html} ({size:.1f} MB) and {report.json} in {took:.0f} s")
+    return 0
+
+
+class _Progress:
+    """A line that rewrites itself on a terminal; elsewhere one plain line a stage."""
+
+    def __init__(self) -> None:
+        self.tty = sys.stderr.isatty()
+        self.said = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self.tty:
+            end = "\n" if done >= total else ""
+            print(f"\r{stage} {done}/{total}\033[K", end=end, file=sys.stderr, flush=True)
+        elif stage != self.said:
+            print(f"{stage} ...", file=sys.stderr, flush=True)
+        self.said = stage
+
+
+def _announce(run: object) -> None:
+    print(f"measuring {getattr(run, 'path', run)}", file=sys.stderr)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
