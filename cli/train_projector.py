@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,9 @@ def command(args: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
-    """Entry point."""
-    return run(build_parser(), command)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit status."""
+    return run(build_parser(), command, argv)
 
 
 if __name__ == "__main__":

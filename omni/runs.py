@@ -25,6 +25,7 @@ import safetensors.torch
 import torch
 
 from omni.errors import OmniError
+from omni.nanochat.model import NanoChat
 from omni.projector import Projector, build_projector
 
 SCHEMA = 1
@@ -81,6 +82,23 @@ class Run:
                 f"features have fingerprint {fingerprint[:12]}, the run was trained on {mine[:12]}",
                 where=where,
                 mend="extract with the encoder, layers and dtype that the run's provenance names",
+            )
+
+    def check_lm(self, lm: NanoChat) -> None:
+        """Refuse another LM than the run was trained against. On a GPU, where the LM is bf16, its
+        bytes differ from those of a run trained on a CPU: then nothing can be told.
+
+        Raises:
+            OmniError: the hashes differ.
+        """
+        if (
+            str(lm.dtype) == self.provenance["lm_dtype"]
+            and lm.fingerprint() != self.provenance["lm_hash"]
+        ):
+            raise OmniError(
+                "the LM is not the one the run was trained against",
+                where=str(self.config["lm"]),
+                mend="give that LM's place with --lm, or train anew",
             )
 
 

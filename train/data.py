@@ -59,12 +59,12 @@ def gather(
     weighted = [
         (split, weight)
         for root, weight in zip(roots, weights or [1.0] * len(roots), strict=True)
-        for split in _find(root)
+        for split in find_splits(root)
     ]
     train = [(split, weight) for split, weight in weighted if split.role == "train"]
     judges = [split for split, _ in weighted if split.role == "eval"]
     if eval_roots:
-        judges = [split for root in eval_roots for split in _find(root)]
+        judges = [split for root in eval_roots for split in find_splits(root)]
     if not sum(split.n for split, _ in train):
         found = ", ".join(f"{split.split} ({split.role}, {split.n})" for split, _ in weighted)
         raise OmniError(
@@ -144,7 +144,7 @@ def _check_apart(train: Sequence[SplitIndex], judges: Sequence[SplitIndex]) -> N
             )
 
 
-def _find(root: str) -> list[SplitIndex]:
+def find_splits(root: str) -> list[SplitIndex]:
     """Split folders at or below one root: a folder, a glob, or a brace list of either."""
     folders: list[Path] = []
     for pattern in braceexpand.braceexpand(root):

@@ -143,7 +143,9 @@ def _open(
         "train": options.to_json(),
     }
     if rank == 0 and state is None:
-        runs.create_run(folder, config, _provenance(data, lm_hash, meta, options, command))
+        runs.create_run(
+            folder, config, _provenance(data, lm_hash, str(lm.dtype), meta, options, command)
+        )
     if world > 1:
         dist.barrier()
     trainee = Trainee(
@@ -312,8 +314,7 @@ def _resumable(options: TrainOptions, folder: Path, resume: bool) -> dict[str, A
 def _restore(session: _Session, state: dict[str, Any]) -> None:
     run = runs.load_run(session.folder)
     run.check_features(session.data.fingerprint, "training shards")
-    if run.provenance["lm_hash"] != session.lm_hash:
-        raise OmniError("the LM is not the one the run began with", where=run.config["lm"])
+    run.check_lm(session.trainee.lm)
     if state["world"] != session.world:
         session.tracker.say(
             f"{session.world} ranks now, {state['world']} before: the batches stay the same, sums "
@@ -336,6 +337,7 @@ def _restore(session: _Session, state: dict[str, Any]) -> None:
 def _provenance(
     data: TrainingData,
     lm_hash: str,
+    dtype: str,
     meta: dict[str, Any],
     options: TrainOptions,
     command: Sequence[str],
@@ -347,6 +349,7 @@ def _provenance(
         "splits": data.splits,
         "lm_hash": lm_hash,
         "lm_kind": meta["kind"],
+        "lm_dtype": dtype,
         "seed": options.seed,
         "command": list(command),
         "versions": {name: version(name) for name in packages}
