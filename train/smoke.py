@@ -21,6 +21,7 @@ FALL = 0.5  # nats a token that the loss must fall by
 DEPTH = 6
 WIDTH = 64 * DEPTH  # nanochat's rule: 64 channels a layer
 HEAD_DIM = 128
+STACK = 10  # frames to a soft token: 5 a second, since most of a step is spent on audio positions
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,8 @@ def smoke(
     torch.manual_seed(seed)
     tok = ByteTokenizer()
     lm = random_init(_config(tok.vocab_size), era="E", seed=seed).to(device)
-    projector = build_projector(
-        "mlp", d_in=features[0].shape[-1], n_embd=WIDTH, n_ve=lm.n_ve, kv_dim=lm.kv_dim
-    ).to(device)
+    d_in = features[0].shape[-1]
+    projector = build_projector("mlp", d_in, WIDTH, lm.n_ve, lm.kv_dim, stack=STACK).to(device)
     template = choose_template({"kind": "base"})
     frames = torch.nn.utils.rnn.pad_sequence([f.float() for f in features], batch_first=True)
     frames = frames.to(device)  # (B, T, d)
