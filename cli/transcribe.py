@@ -1,0 +1,123 @@
+"""`omni-transcribe`: what the LM of a trained run hears in audio files."""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli._common import make_parser, run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DESCRIPTION = """\
+Write down what the LM of a trained run hears.
+
+  omni-transcribe talk.flac                  with the newest run below runs/
+  omni-transcribe --run runs/mine *.mp3      one line a file
+  arecord -r 48000 -d 5 | omni-transcribe -  from standard input
+
+Any format that libsndfile reads (wav, flac, mp3, ogg), any rate, mono or stereo; recordings over
+30 s are cut at pauses. Exit status: 0, or 1 if a file could not be read.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options, in groups."""
+    parser = make_parser("omni-transcribe", DESCRIPTION)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio files; - is standard input")
+    g = parser.add_argument_group("model")
+    g.add_argument("--run", type=Path, metavar="DIR", help="a run's folder; else the newest one")
+    g.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are looked for")
+    g.add_argument("--checkpoint", default="best", choices=["best", "last", "init"],
+        help="which projector of the run")  # fmt: skip
+    g.add_argument("--lm", help="where the run's LM lies now, if it was moved")
+    g.add_argument("--encoder", default="openai/whisper-base", help="folder or hub id")
+    g = parser.add_argument_group("decoding")
+    g.add_argument("--temperature", type=float, default=0.0, help="0: greedy")
+    g.add_argument("--top-k", type=int, help="sample among the k best tokens only")
+    g.add_argument("--seed", type=int, default=0, help="of the sampling")
+    g.add_argument("--max-new", type=int,
+        help="most tokens a chunk (default: follows its length)")  # fmt: skip
+    g.add_argument("--chunk-seconds", type=float, default=30.0, help="longest piece in one row")
+    g = parser.add_argument_group("output")
+    g.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
+    g = parser.add_argument_group("speed")
+    g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    g.add_argument("--batch-size", type=int, default=8, help="chunks decoded together")
+    return parser
+
+
+def command(args: argparse.Namespace) -> int:
+    """Load the run, transcribe the files that can be read, and print a line for each."""
+    from omni.runs import load_run, newest_run
+    from omni.transcriber import Sampling, load_transcriber
+
+    waves, failed = read_files(args.files)
+    heard = {}
+    if waves:
+        # Standard output is for transcripts alone.
+        with contextlib.redirect_stdout(sys.stderr):
+            trained = load_run(args.run) if args.run else newest_run(args.runs)
+            print(f"run: {trained.path}")
+            transcriber = load_transcriber(
+                trained, args.checkpoint, args.lm, args.encoder, pick_device(args.device)
+            )
+        sampling = Sampling(args.temperature, args.top_k, args.seed)
+        texts = transcriber(
+            list(waves.values()), args.chunk_seconds, args.max_new, sampling, args.batch_size
+        )
+        heard = dict(zip(waves, texts, strict=True))
+    for i, file in enumerate(args.files):
+        if args.json:
+            result = asdict(heard[i]) if i in heard else {"error": failed[i]}
+            print(json.dumps({"file": file, **result}, ensure_ascii=False))
+        elif i in heard:
+            print(heard[i].text if len(args.files) == 1 else f"{file}: {heard[i].text}")
+        if i in failed:
+            print(f"error: {failed[i]}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def read_files(files: Sequence[str]) -> tuple[dict[int, "np.ndarray"], dict[int, str]]:
+    """Waves of the files that can be read, and what is wrong with the others, by position."""
+    from omni.audio import load_audio
+    from omni.errors import OmniError
+
+    waves, failed = {}, {}
+    for i, file in enumerate(files):
+        try:
+            waves[i] = load_audio(sys.stdin.buffer.read() if file == "-" else file)
+        except OmniError as error:
+            failed[i] = str(error)
+    return waves, failed
+
+
+def pick_device(device: str) -> str:
+    """`auto` is a GPU if there is one.
+
+    Raises:
+        OmniError: a CUDA device is asked for and there is none.
+    """
+    import torch
+
+    from omni.errors import OmniError
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise OmniError("no CUDA device", "--device", "use --device cpu")
+    return device
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script."""
+    return run(build_parser(), command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Audio to text with a trained run: encoder, projector and frozen LM in one object.
+
+The row is laid out by prompt.py and the features are rounded as the shards store them, so what the
+LM hears here is what it heard in training. Must not know about files or the command line.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from omni.audio import SAMPLE_RATE
+from omni.errors import OmniError
+from omni.evaluate import FRAMES_PER_SECOND, TOKENS_PER_SECOND, project
+from omni.mel import MEL_VERSION
+from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
+from omni.nanochat.generate import generate
+from omni.projector import Projector
+from omni.prompt import Batch, Template, build_batch
+from omni.runs import Run
+from omni.whisper import TRIM_VERSION, Layers, WhisperEncoder, load_encoder
+
+CHUNK_SECONDS = 30.0  # Whisper's window, and about the longest utterance of LibriSpeech
+SEARCH_SECONDS = 5.0  # how far before a chunk's end a pause is looked for
+PAUSE_SECONDS = 0.2  # the stretch whose loudness is compared
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What the LM heard in one recording.
+
+    ids: the tokens, end token left out, chunk after chunk. n_soft: soft tokens the LM was given.
+    chunks: pieces the recording was cut into. seconds: its length.
+    """
+
+    text: str
+    ids: list[int]
+    seconds: float
+    n_soft: int
+    chunks: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen; temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    seed: int = 0
+
+
+class Transcriber:
+    """The three models of a run, ready to listen.
+
+    Args:
+        layers: the encoder layers that the run's features hold.
+    """
+
+    def __init__(
+        self,
+        encoder: WhisperEncoder,
+        projector: Projector,
+        lm: NanoChat,
+        tok: Tokenizer,
+        template: Template,
+        layers: Layers = "last",
+    ) -> None:
+        self.encoder, self.projector, self.lm = encoder, projector, lm
+        self.tok, self.template, self.layers = tok, template, layers
+
+    def __call__(
+        self,
+        waves: Sequence[np.ndarray],
+        chunk_seconds: float = CHUNK_SECONDS,
+        max_new: int | None = None,
+        sampling: Sampling | None = None,
+        batch_size: int = 8,
+    ) -> list[Transcript]:
+        """Transcripts of recordings, in the given order.
+
+        Args:
+            waves: float32 (n,) each, 16 kHz mono, n >= 1.
+            chunk_seconds: a longer recording is cut at its pauses into pieces of at most this.
+            max_new: cap on tokens for each piece; None lets it follow the piece's length.
+            batch_size: pieces that are decoded together.
+        """
+        pieces = [cut_at_pauses(wave, chunk_seconds) for wave in waves]
+        flat = [piece for chunks in pieces for piece in chunks]
+        ids: list[list[int]] = []
+        for begin in range(0, len(flat), batch_size):
+            part = flat[begin : begin + batch_size]
+            ids += self._decode(part, max_new, sampling or Sampling())
+        out, at = [], 0
+        for wave, chunks in zip(waves, pieces, strict=True):
+            mine = ids[at : at + len(chunks)]
+            at += len(chunks)
+            texts = [self.tok.decode(row).strip() for row in mine]
+            frames = [-(-len(chunk) * FRAMES_PER_SECOND // SAMPLE_RATE) for chunk in chunks]
+            out.append(
+                Transcript(
+                    " ".join(text for text in texts if text),
+                    [i for row in mine for i in row],
+                    len(wave) / SAMPLE_RATE,
+                    sum(self.projector.output_length(n) for n in frames),
+                    len(chunks),
+                )
+            )
+        return out
+
+    def features(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """float16 (T, d) or (L, T, d) of each recording, as a shard would hold them."""
+        return [f.half().cpu().numpy() for f in self.encoder.encode(waves, self.layers)]
+
+    def batch(self, features: Sequence[np.ndarray]) -> Batch:
+        """The rows that end where the LM begins to write."""
+        soft = project(self.projector, features, self.lm.device)
+        return build_batch(self.lm, self.tok, soft, [None] * len(features), self.template)
+
+    @torch.inference_mode()
+    def _decode(
+        self, waves: Sequence[np.ndarray], max_new: int | None, sampling: Sampling
+    ) -> list[list[int]]:
+        features = self.features(waves)
+        batch = self.batch(features)
+        caps = [8 + f.shape[-2] * TOKENS_PER_SECOND // FRAMES_PER_SECOND for f in features]
+        return generate(
+            self.lm,
+            batch.rows,
+            batch.ve_rows,
+            batch.lengths,
+            # A new document is as much an end as the answer's own.
+            {self.template.end(self.tok), self.tok.special("bos")},
+            caps if max_new is None else max_new,
+            sampling.temperature,
+            sampling.top_k,
+            sampling.seed,
+        )
+
+
+def load_transcriber(
+    run: Run,
+    which: str = "best",
+    lm: str | None = None,
+    encoder: str = "openai/whisper-base",
+    device: str = "cpu",
+) -> Transcriber:
+    """The models a run was trained with, each checked against the run's provenance.
+
+    Args:
+        which: the projector's checkpoint, "best", "last" or "init".
+        lm: where the LM lies now, if it has moved; None takes the run's own path.
+        encoder: a folder or hub id.
+
+    Raises:
+        OmniError: an LM or encoder with other weights than the run was trained with, or features
+            computed by another version of this program.
+    """
+    frozen, tok, _ = load_checkpoint(lm or run.config["lm"], device)
+    if frozen.fingerprint() != run.provenance["lm_hash"]:
+        raise OmniError(
+            f"the LM has hash {frozen.fingerprint()[:12]}, the run was trained with "
+            f"{run.provenance['lm_hash'][:12]}",
+            where=str(lm or run.config["lm"]),
+            mend="give the checkpoint of the run's training with --lm",
+        )
+    features = run.provenance["fingerprint_config"]
+    whisper = load_encoder(encoder, device)
+    if whisper.hash != features["encoder"]:
+        raise OmniError(
+            f"the encoder has hash {whisper.hash[:12]}, the run's features came from "
+            f"{features['encoder'][:12]}",
+            where=encoder,
+            mend="give the encoder of the extraction with --encoder",
+        )
+    ours = {"window": "30", "mel": MEL_VERSION, "trim": TRIM_VERSION}
+    for name, value in ours.items():
+        if features.get(name) != value:
+            raise OmniError(
+                f"the run's features have {name} {features.get(name)!r}, this program makes "
+                f"{value!r}",
+                where=str(run.path),
+                mend="extract and train again, or use the version that made them",
+            )
+    template = Template(**run.config["template"])
+    projector = run.projector(which, device)
+    return Transcriber(whisper, projector, frozen, tok, template, features["layers"])
+
+
+def cut_at_pauses(wave: np.ndarray, seconds: float = CHUNK_SECONDS) -> list[np.ndarray]:
+    """A recording (n,) in pieces of at most `seconds`, cut where the end of each is quietest."""
+    limit = max(int(seconds * SAMPLE_RATE), 2 * int(PAUSE_SECONDS * SAMPLE_RATE))
+    window = int(PAUSE_SECONDS * SAMPLE_RATE)
+    out = []
+    while len(wave) > limit:
+        first = max(limit - int(SEARCH_SECONDS * SAMPLE_RATE), limit // 2)
+        power = np.cumsum(wave[first:limit].astype(np.float64) ** 2)
+        at = first + int(np.argmin(power[window:] - power[:-window])) + window // 2
+        out.append(wave[:at])
+        wave = wave[at:]
+    return [*out, wave]
