@@ -54,6 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--lr", type=float, default=default["lr"], help="peak learning rate")
     g.add_argument("--warmup", type=int, default=default["warmup"], help="steps to the peak")
     g.add_argument("--clip", type=float, default=default["clip"], help="largest gradient norm")
+    g.add_argument("--ctc-weight", type=float, default=default["ctc_weight"],
+        help="weight of a CTC loss of soft tokens against the LM's embedding table")  # fmt: skip
     for name, text in (
         ("noise", "noise on frames, in shares of each channel's spread"),
         ("gain", "random scale and offset of each channel, in shares of its spread"),

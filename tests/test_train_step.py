@@ -11,8 +11,9 @@ from training_kit import chat_tokenizer, speech, tiny_lm
 
 from omni.errors import OmniError
 from omni.evaluate import pad_features
-from omni.projector import build_projector
+from omni.projector import Soft, build_projector
 from omni.prompt import choose_template
+from train.ctc import ctc_loss
 from train.step import Trainee, backward, learning_rate, make_optimizer, train_step
 from train.stream import START, Packed
 
@@ -94,6 +95,29 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_changes_nothing() -> None
     )
 
 
+def test_ctc_is_the_likelihood_of_all_alignments() -> None:
+    """Two soft tokens, one character: its alignments can be counted by hand."""
+    lm, tok = tiny_lm(), chat_tokenizer()
+    rows = torch.randn(1, 2, 64, requires_grad=True)
+    loss = ctc_loss(lm, tok, Soft(rows, None, torch.tensor([2])), ["a"])
+    table = torch.nn.functional.rms_norm(lm.embed(torch.arange(265)[None])[0][0], (64,))
+    p = (torch.nn.functional.rms_norm(rows[0], (64,)) @ table.T / 8).softmax(-1)
+    a, blank = ord("a"), tok.special("bos")
+    both = p[0, a] * p[1, a] + p[0, a] * p[1, blank] + p[0, blank] * p[1, a]
+    torch.testing.assert_close(loss, -both.log(), rtol=1e-4, atol=1e-4)
+    loss.backward()
+    assert rows.grad.abs().max() > 0
+    assert ctc_loss(lm, tok, Soft(rows, None, torch.tensor([2])), ["abc"]) == 0
+
+
+def test_ctc_weight_changes_the_gradient_and_not_the_figures() -> None:
+    plain, weighted = make_trainee(), make_trainee()
+    weighted.ctc = 0.5
+    packed = pack()._replace(texts=["ab"] * 7)  # bytes of the real texts outnumber the audio
+    torch.testing.assert_close(backward(plain, packed), backward(weighted, packed))
+    assert not torch.allclose(gradients(plain), gradients(weighted))
+
+
 def test_schedule_warms_up_and_ends_at_a_tenth() -> None:
     rates = [learning_rate(s, 1.0, 10, 100) for s in range(100)]
     assert rates[0] == pytest.approx(0.1)
@@ -108,6 +132,7 @@ import sys
 import torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
 from test_train_step import make_trainee, pack, gradients
+from train.ctc import ctc_loss
 from train.step import backward
 torch.set_num_threads(1)
 dist.init_process_group("gloo")

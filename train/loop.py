@@ -150,7 +150,7 @@ def _open(
         dist.barrier()
     trainee = Trainee(
         lm, tok, projector, template, make_optimizer(projector, options.lr),
-        options.micro_batch_size or options.batch_size, options.clip,
+        options.micro_batch_size or options.batch_size, options.clip, options.ctc_weight,
     )  # fmt: skip
     tracker = Tracker(folder if rank == 0 else None, config, options.wandb, options.steps)
     session = _Session(options, folder, rank, world, data, trainee, lm_hash, tracker)

@@ -36,6 +36,7 @@ class TrainOptions:
     lr: float = 1e-3
     warmup: int = 50
     clip: float = 1.0
+    ctc_weight: float = 0.0
     noise: float = 0.0
     gain: float = 0.0
     mask: float = 0.0

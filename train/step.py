@@ -19,6 +19,7 @@ from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
 from omni.projector import Projector
 from omni.prompt import Template, build_batch
+from train.ctc import ctc_loss
 from train.stream import Packed
 
 
@@ -37,7 +38,8 @@ class StepFigures:
 
 @dataclass
 class Trainee:
-    """What a step works on. `micro` is the number of samples in one forward pass."""
+    """What a step works on. `micro` is the number of samples in one forward pass; `ctc` the
+    weight of the auxiliary loss of ctc.py."""
 
     lm: NanoChat
     tok: Tokenizer
@@ -46,6 +48,7 @@ class Trainee:
     optimizer: torch.optim.Optimizer
     micro: int = 32
     clip: float = 1.0
+    ctc: float = 0.0
 
 
 def make_optimizer(projector: Projector, lr: float) -> torch.optim.AdamW:
@@ -133,7 +136,10 @@ def _micro_step(trainee: Trainee, packed: Packed, at: slice, total: Tensor) -> T
             lm, trainee.tok, soft, packed.texts[at], trainee.template, packed.keys[at]
         )
         losses = token_losses(lm, batch)
-    (losses.nll.sum() / total).backward()
+    loss = losses.nll.sum()
+    if trainee.ctc:
+        loss = loss + trainee.ctc * ctc_loss(lm, trainee.tok, soft, packed.texts[at])
+    (loss / total).backward()
     values = [
         losses.nll.detach().double().sum(),
         losses.correct.sum(),

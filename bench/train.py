@@ -1,0 +1,129 @@
+"""What the trainer's design earns, measured: `python -m bench.train [--shards DIR] [--lm demo]`.
+
+Three questions. What does streaming cost against the same batches fed from memory? How much slower
+would it be to run Whisper in every step, as trainers without an extraction stage do? What do
+supervised positions save over applying lm_head everywhere? Prints one JSON object.
+"""
+
+import argparse
+import itertools
+import json
+import resource
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from omni.evaluate import token_losses
+from omni.nanochat import NanoChat, NanoChatConfig, Tokenizer, load_checkpoint, random_init
+from omni.projector import build_projector
+from omni.prompt import Batch, choose_template
+from omni.whisper import load_encoder
+from train.data import gather
+from train.plan import BatchRule
+from train.step import Trainee, make_optimizer, train_step
+from train.stream import Packed, StreamSpec, batches
+
+
+def main() -> None:
+    """Run the three measurements."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--shards", default="shards")
+    parser.add_argument("--lm", default="demo")
+    parser.add_argument("--steps", type=int, default=20, help="of each measurement")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--clips", type=int, default=4, help="30 s windows to encode")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    lm, tok, meta = load_checkpoint(args.lm, args.device)
+    data = gather([args.shards], eval_limit=1)
+    spec = StreamSpec(data.shards, 0, BatchRule(args.batch_size))
+    trainee = make_trainee(lm, tok, meta, data.eval_sets[data.select][0].features)
+    result: dict[str, Any] = {"device": args.device, "threads": torch.get_num_threads()}
+    result |= stream_against_memory(trainee, spec, args.steps)
+    result |= against_whisper_in_the_loop(result["step_memory_s"], args.batch_size, args.clips)
+    result |= supervised_positions()
+    print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}))
+
+
+def make_trainee(lm: NanoChat, tok: Tokenizer, meta: dict[str, Any], sample: np.ndarray) -> Trainee:
+    """The default recipe's projector on this LM."""
+    projector = build_projector(
+        d_in=sample.shape[-1], n_embd=lm.config.n_embd, n_ve=lm.n_ve, kv_dim=lm.kv_dim
+    ).to(lm.device)
+    return Trainee(lm, tok, projector, choose_template(meta), make_optimizer(projector, 1e-3))
+
+
+def stream_against_memory(trainee: Trainee, spec: StreamSpec, steps: int) -> dict[str, float]:
+    """Seconds a step with batches streamed, and with the very same batches held in memory.
+
+    Rounds alternate, so that a slow spell of the machine falls on both.
+    """
+    held = list(itertools.islice(batches(spec), steps))
+    train_step(trainee, held[0], 1e-4)  # warm
+    streamed, memory = [], []
+    stream = batches(spec)
+    for packed in held:
+        streamed.append(_timed(trainee, lambda: next(stream)))
+        memory.append(_timed(trainee, lambda packed=packed: packed))
+    stream.close()
+    a, b = float(np.median(streamed)), float(np.median(memory))
+    return {"step_streamed_s": a, "step_memory_s": b, "stream_cost": a / b - 1}
+
+
+def _timed(trainee: Trainee, fetch: Any) -> float:
+    begin = time.perf_counter()
+    packed: Packed = fetch()
+    train_step(trainee, packed, 1e-4)
+    return time.perf_counter() - begin
+
+
+def against_whisper_in_the_loop(step_s: float, batch_size: int, clips: int) -> dict[str, float]:
+    """Seconds to encode one batch of 30 s windows (any shorter clip costs the same), and how much
+    longer a step would be if it had to."""
+    encoder = load_encoder("openai/whisper-base")
+    waves = [
+        np.random.default_rng(i).standard_normal(16000 * 4).astype(np.float32) for i in range(clips)
+    ]
+    encoder.encode(waves[:1])
+    begin = time.perf_counter()
+    for i in range(0, clips, 2):
+        encoder.encode(waves[i : i + 2])
+    encode_s = (time.perf_counter() - begin) / clips * batch_size
+    return {"encode_batch_s": encode_s, "whisper_in_the_loop": (step_s + encode_s) / step_s}
+
+
+def supervised_positions(rows: int = 8, audio: int = 150, text: int = 40) -> dict[str, float]:
+    """Time and peak memory of the loss with lm_head at supervised positions, and at all of them,
+    on a random d4 of nanochat's own vocabulary (32,768)."""
+    out: dict[str, float] = {}
+    config = NanoChatConfig(2048, 32768, 4, 2, 2, 256, "L")
+    lm = random_init(config).freeze()
+    T = audio + text
+    embeds = torch.randn(rows, T, 256, requires_grad=True)
+    targets = torch.full((rows, T), -1)
+    targets[:, audio:] = 1
+    batch = Batch(embeds, None, targets, torch.full((rows,), T))
+
+    def everywhere() -> torch.Tensor:
+        logits = lm.forward_embeds(batch.rows)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+
+    for name, loss in (
+        ("supervised", lambda: token_losses(lm, batch).nll.mean()),
+        ("everywhere", everywhere),  # the larger last: the peak of a process only grows
+    ):
+        loss().backward()
+        begin = time.perf_counter()
+        loss().backward()
+        out[f"loss_{name}_s"] = time.perf_counter() - begin
+        out[f"peak_after_{name}_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return out
+
+
+if __name__ == "__main__":
+    main()
