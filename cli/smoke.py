@@ -28,22 +28,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     model.add_argument("--encoder", default="openai/whisper-base", help="folder or hub id")
     model.add_argument("--seed", type=int, default=0, help="of the random weights")
     speed = parser.add_argument_group("speed")
-    speed.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, …")
+    speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     speed.add_argument("--steps", type=int, default=50, help="training steps")
     return run(parser, _smoke, argv)
 
 
 def _smoke(args: argparse.Namespace) -> int:
     # Imported late: --help must not wait for torch.
+    from cli.transcribe import pick_device
     from extract.corpora.smoke import smoke_manifest
     from omni.audio import load_audio
+    from omni.errors import OmniError
     from omni.whisper import load_encoder
     from train.smoke import FALL, smoke
 
+    if args.steps < 1:
+        raise OmniError("a smoke run needs at least one step", f"--steps {args.steps}")
+    device = pick_device(args.device)
     print(PLUMBING)
     began = time.monotonic()
     manifest = smoke_manifest()
-    encoder = load_encoder(args.encoder, args.device)
+    encoder = load_encoder(args.encoder, device)
     waves = [load_audio(manifest.audio_path(u)) for u in manifest.utterances]
     features = encoder.encode(waves)
     frames = ", ".join("x".join(map(str, f.shape)) for f in features)
@@ -54,7 +59,7 @@ def _smoke(args: argparse.Namespace) -> int:
         [u.text_norm for u in manifest.utterances],
         steps=args.steps,
         seed=args.seed,
-        device=args.device,
+        device=device,
         on_step=_print_step,
     )
     first, last = result.losses[0], result.losses[-1]
