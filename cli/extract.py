@@ -138,3 +138,7 @@ def extract_manifests(args: argparse.Namespace, manifests: Sequence[Manifest]) -
     outcomes = [extract_split(manifest, encoder, settings) for manifest in manifests]
     print(summary(outcomes))
     return EXIT_FAILURES if any(outcome.failures for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

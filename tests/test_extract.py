@@ -1,0 +1,438 @@
+"""omni-extract from corpus to shards: exact on real speech, the same bytes after a kill.
+
+.venv/bin/python -m pytest tests/test_extract.py
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from speech_kit import librivox_tree, noise_tree, tiny_encoder
+
+from cli.extract import main
+from extract.corpora.librispeech import (
+    PUBLISHED,
+    canonical_split,
+    compare_with_published,
+    librispeech_manifest,
+)
+from extract.engines import Rank, rank_from_environment
+from extract.plan import make_plan, shards_of_rank
+from extract.run import Settings, extract_split
+from omni.audio import load_audio
+from omni.errors import OmniError
+from omni.manifest import normalize_text, read_manifest, role_of, write_manifest
+from omni.shards import open_split, read
+from omni.whisper import load_encoder
+
+
+@pytest.fixture(scope="module")
+def encoder_folder(tmp_path_factory) -> Path:
+    return tiny_encoder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return noise_tree(tmp_path_factory.mktemp("corpus"), 11)
+
+
+def command(corpus: Path, encoder: Path, out: Path, *more: str) -> list[str]:
+    return [
+        *("--root", str(corpus), "--split", "dev-clean", "--encoder", str(encoder)),
+        *("--out", str(out), "--manifests", str(out / "manifests"), "--shard-size", "4"),
+        *("--device", "cpu", "--threads", "1", *more),
+    ]
+
+
+def deterministic_bytes(folder: Path) -> dict[str, object]:
+    """Tars and the deterministic part of what lies beside them."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".json":
+            content = json.loads(path.read_text())
+            content.pop("environment", None)
+            content.pop("seconds", None)
+            found[path.name] = content
+        else:
+            found[path.name] = path.read_bytes()
+    return found
+
+
+# ---- plan and manifest ------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=60),
+    st.integers(1, 9),
+    st.integers(0, 5),
+)
+def test_the_plan_holds_each_utterance_once(ids: list[str], size: int, seed: int) -> None:
+    plan = make_plan(ids, size, seed)
+    assert sorted(i for shard in plan for i in shard) == list(range(len(ids)))
+    assert all(len(shard) == size for shard in plan[:-1])
+    assert plan == make_plan(ids, size, seed)
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 60))
+def test_a_limited_plan_is_the_beginning_of_the_whole(n: int, size: int, limit: int) -> None:
+    ids = [f"u{i}" for i in range(n)]
+    whole, part = make_plan(ids, size), make_plan(ids, size, limit=limit)
+    assert [i for s in part for i in s] == [i for s in whole for i in s][:limit]
+
+
+@given(st.integers(0, 40), st.integers(1, 8))
+def test_ranks_share_the_shards(n: int, world: int) -> None:
+    owned = [shard for rank in range(world) for shard in shards_of_rank(n, rank, world)]
+    assert sorted(owned) == list(range(n))
+
+
+def test_the_plan_shuffles_and_refuses_nonsense() -> None:
+    ids = [f"u{i:03d}" for i in range(100)]
+    flat = [i for shard in make_plan(ids, 10) for i in shard]
+    assert flat != sorted(flat)
+    assert flat != [i for shard in make_plan(ids, 10, seed=1) for i in shard]
+    with pytest.raises(OmniError, match="at least 1"):
+        make_plan(ids, 0)
+    with pytest.raises(OmniError, match="world size"):
+        shards_of_rank(3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train-clean-100", "train.clean.100", "train_clean_100", "Train-Clean-100", "clean/train.100"],
+)
+def test_every_spelling_of_a_split(name: str) -> None:
+    assert canonical_split(name) == "train-clean-100"
+    assert canonical_split("demo-train") == "demo-train"
+
+
+def test_roles() -> None:
+    assert [role_of(s) for s in ("train-clean-100", "demo-train", "mine")] == ["train"] * 3
+    assert [role_of(s) for s in ("dev-other", "test-clean", "demo-heldout-voice")] == ["eval"] * 3
+    assert role_of("smoke") == "smoke"
+
+
+def test_manifest_of_a_tree_and_back_from_parquet(corpus: Path, tmp_path: Path) -> None:
+    manifest = librispeech_manifest(corpus, "dev.clean")
+    assert manifest == librispeech_manifest(corpus / "LibriSpeech", "dev-clean")
+    assert (manifest.split, manifest.role, len(manifest.utterances)) == ("dev-clean", "eval", 11)
+    row = manifest.utterances[0]
+    assert (row.id, row.speaker, row.chapter, row.sex) == ("11-5-0000", "11", "5", "F")
+    assert (row.n_samples, row.sample_rate, row.problem) == (8000, 16_000, "")
+    assert (row.text, row.text_norm) == ("WORD 0 OF SPEAKER 11", "word 0 of speaker 11")
+    write_manifest(manifest, tmp_path / "m.parquet")
+    assert read_manifest(tmp_path / "m.parquet") == manifest
+    assert normalize_text(" A  B\tC ") == "a b c"
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(OmniError, match="can't be read"):
+        read_manifest(tmp_path / "x.parquet")
+
+
+def test_a_missing_split_names_what_is_there(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(OmniError, match=r"no split test-clean.*found .*dev-clean"):
+        librispeech_manifest(corpus, "test-clean")
+    with pytest.raises(OmniError, match="no such folder"):
+        librispeech_manifest(tmp_path / "nowhere", "dev-clean")
+
+
+def test_published_counts_are_compared() -> None:
+    assert len(PUBLISHED) == 7
+    assert compare_with_published("dev-clean", 11, 5.0).startswith("warning: dev-clean: 11")
+    assert compare_with_published("dev-clean", 2703, 5.4 * 3600).startswith("dev-clean: 2703")
+    assert compare_with_published("mine", 1, 1.0) == ""
+
+
+# ---- extraction -------------------------------------------------------------------------------
+
+
+def test_real_speech_to_shards_equals_whisper(tmp_path: Path) -> None:
+    """Five LibriVox clips as LibriSpeech, the command a user runs, whisper-base's features."""
+    root = librivox_tree(tmp_path)
+    out = tmp_path / "shards"
+    args = ["--root", str(root), "--split", "test-clean", "--out", str(out), "--device", "cpu"]
+    code = main([*args, "--manifests", str(tmp_path / "manifests")])
+    assert code == 0
+    samples = list(read(e.path for e in open_split(out / "test-clean").shards))
+    assert sorted(s.key for s in samples) == [f"870-1-{i:04d}" for i in range(5)]
+    encoder = load_encoder(device="cpu")
+    for sample in samples:
+        wave = load_audio(root / "LibriSpeech" / "test-clean" / "870" / "1" / f"{sample.key}.flac")
+        with torch.no_grad():
+            mel, counts = encoder.mel([wave])
+            whole = encoder.module(mel).last_hidden_state[0, : counts[0]].numpy()
+        ours = sample.features.astype(np.float32)
+        assert sample.meta["n_samples"] == len(wave)
+        assert sample.meta["sex"] == "F"
+        assert np.linalg.norm(ours - whole) / np.linalg.norm(whole) < 1e-3
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus: Path, encoder_folder: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    assert main(command(corpus, encoder_folder, out)) == 0
+    return out / "dev-clean"
+
+
+def test_shards_of_a_tree(uninterrupted: Path) -> None:
+    split = open_split(uninterrupted)
+    assert [entry.n for entry in split.shards] == [4, 4, 3]
+    samples = list(read(entry.path for entry in split.shards))
+    assert len({s.key for s in samples}) == 11
+    sample = next(s for s in samples if s.key == "12-5-0002")
+    assert sample.meta["text"] == "WORD 2 OF SPEAKER 12"
+    assert sample.meta["n_samples"] == 8000 + 74
+    assert sample.features.shape == (26, 16)
+    assert sorted(sample.meta) == ["chapter", "id", "n_chunks", "n_frames", "n_samples"] + [
+        *("sex", "sha256", "speaker", "split", "text", "text_norm")
+    ]
+    assert not any(value is None for value in sample.meta.values())
+
+
+def test_run_again_does_nothing_and_a_lost_shard_comes_back(
+    corpus: Path, encoder_folder: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    assert main(command(corpus, encoder_folder, tmp_path)) == 0
+    folder = tmp_path / "dev-clean"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    (folder / "dev-clean-000001.json").unlink()
+    (folder / ".dev-clean-000001.other-host-1.tmp").write_bytes(b"left by a kill")
+    assert main(command(corpus, encoder_folder, tmp_path)) == 0
+    changed = [path.name for path, time in before.items() if path.stat().st_mtime_ns != time]
+    assert changed == ["dev-clean-000001.tar"]
+    assert deterministic_bytes(folder) == deterministic_bytes(uninterrupted)
+
+
+def kill_in_the_middle(args: list[str], folder: Path, seconds: float | None) -> None:
+    """Start the command, SIGKILL it after the first shard is committed, or after `seconds`."""
+    root = Path(__file__).resolve().parent.parent
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli.extract", *args],
+        cwd=root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + (seconds or 120)
+    while process.poll() is None and time.monotonic() < deadline:
+        if seconds is None and any(folder.glob("*-000000.json")) and any(folder.glob(".*.tmp")):
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_in_mid_shard_and_run_again_gives_the_same_bytes(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    corpus = noise_tree(tmp_path, 40, seconds=2.0)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main(command(corpus, encoder_folder, whole, "--shard-size", "20")) == 0
+    args = command(corpus, encoder_folder, killed, "--shard-size", "20")
+    kill_in_the_middle(args, killed / "dev-clean", None)
+    names = {path.name for path in (killed / "dev-clean").iterdir()}
+    assert "index.json" not in names, "it was killed too late to prove anything"
+    assert main(args) == 0
+    assert deterministic_bytes(killed / "dev-clean") == deterministic_bytes(whole / "dev-clean")
+
+
+def test_three_ranks_write_what_one_process_writes(
+    corpus: Path, encoder_folder: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    encoder = load_encoder(str(encoder_folder))
+    manifest = librispeech_manifest(corpus, "dev-clean")
+    settings = Settings(tmp_path, "last", 4, None, 2, 1, 0, False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    outcomes = [extract_split(manifest, encoder, settings, Rank(r, 3)) for r in (2, 0, 1)]
+    torch.set_num_threads(threads)
+    assert [o.complete for o in outcomes] == [False, False, True]
+    assert deterministic_bytes(tmp_path / "dev-clean") == deterministic_bytes(uninterrupted)
+
+
+def test_ranks_come_from_torchrun_or_slurm() -> None:
+    assert rank_from_environment({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == Rank(
+        1, 4, 1
+    )
+    assert rank_from_environment({"SLURM_PROCID": "2", "SLURM_NTASKS": "3"}) == Rank(2, 3, 0)
+    assert rank_from_environment({}) == Rank(0, 1, 0)
+
+
+def test_another_configuration_is_refused_and_overwritten_on_demand(
+    corpus: Path, encoder_folder: Path, tmp_path: Path, capsys
+) -> None:
+    assert main(command(corpus, encoder_folder, tmp_path, "--limit", "4")) == 0
+    assert main(command(corpus, encoder_folder, tmp_path, "--layers", "1")) == 1
+    error = capsys.readouterr().err
+    assert "layers last there, [1] now" in error
+    assert "Traceback" not in error
+    assert main(command(corpus, encoder_folder, tmp_path, "--limit", "4", "--shard-size", "2")) == 1
+    assert "--shard-size 4" in capsys.readouterr().err
+    assert main(command(corpus, encoder_folder, tmp_path, "--layers", "1", "--overwrite")) == 0
+    sample = next(read(e.path for e in open_split(tmp_path / "dev-clean").shards))
+    assert sample.features.shape == (1, sample.meta["n_frames"], 16)
+
+
+def test_a_limit_that_goes_keeps_whole_shards_and_one_that_comes_is_refused(
+    corpus: Path, encoder_folder: Path, uninterrupted: Path, tmp_path: Path, capsys
+) -> None:
+    assert main(command(corpus, encoder_folder, tmp_path, "--limit", "6")) == 0
+    assert open_split(tmp_path / "dev-clean").n == 6
+    assert main(command(corpus, encoder_folder, tmp_path)) == 0
+    assert "2+1" in capsys.readouterr().out
+    assert deterministic_bytes(tmp_path / "dev-clean") == deterministic_bytes(uninterrupted)
+    (tmp_path / "dev-clean" / "dev-clean-000000.json").unlink()
+    assert main(command(corpus, encoder_folder, tmp_path, "--limit", "4")) == 1
+    assert "more shards there" in capsys.readouterr().err
+
+
+# ---- bad input --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bad_corpus(tmp_path: Path) -> Path:
+    """A tree in which six things are wrong."""
+    root = noise_tree(tmp_path / "bad", 10)
+    chapter = root / "LibriSpeech" / "dev-clean" / "11" / "5"
+    (chapter / "11-5-0000.flac").write_bytes(b"")
+    whole = (chapter / "11-5-0001.flac").read_bytes()
+    (chapter / "11-5-0001.flac").write_bytes(whole[: len(whole) // 2])
+    (chapter / "11-5-0002.flac").write_bytes(b"fLaC" + b"\xff" * 500)
+    (chapter / "11-5-0003.flac").unlink()
+    soundfile.write(chapter / "11-5-0009.flac", np.zeros(1600), 16_000)  # in no transcript
+    (chapter / "11-5-0004.flac").unlink()
+    soundfile.write(chapter / "11-5-0004.wav", np.zeros(0), 16_000)
+    return root
+
+
+def test_what_cannot_be_extracted_is_recorded_and_the_rest_goes_on(
+    bad_corpus: Path, encoder_folder: Path, tmp_path: Path, capsys
+) -> None:
+    assert main(command(bad_corpus, encoder_folder, tmp_path)) == 3
+    folder = tmp_path / "dev-clean"
+    failures = [json.loads(line) for line in (folder / "failures.jsonl").read_text().splitlines()]
+    reasons = {failure["id"]: failure["reason"] for failure in failures}
+    assert "0 bytes" in reasons["11-5-0000"]
+    assert "decoded" in reasons["11-5-0001"] or "cut off" in reasons["11-5-0001"]
+    assert "decoded" in reasons["11-5-0002"]
+    assert reasons["11-5-0003"] == "transcript without audio"
+    assert reasons["11-5-0009"] == "audio without transcript"
+    assert reasons["11-5-0004"] == "audio is empty"
+    assert len(reasons) == 6
+    assert {s.key for s in read(e.path for e in open_split(folder).shards)} == {
+        f"12-5-{i:04d}" for i in range(5)
+    }
+    assert "failures are listed in" in capsys.readouterr().out
+
+
+def test_too_many_failures_stop_the_run(
+    bad_corpus: Path, encoder_folder: Path, tmp_path: Path, capsys
+) -> None:
+    assert main(command(bad_corpus, encoder_folder, tmp_path, "--max-failures", "2")) == 1
+    assert "more than 2 utterances failed" in capsys.readouterr().err
+    assert not list((tmp_path / "dev-clean").glob(".*.tmp"))
+
+
+def test_a_disk_too_small_is_told_before_the_start(
+    corpus: Path, encoder_folder: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("extract.run.shutil.disk_usage", lambda _p: usage._replace(free=10_000))
+    assert main(command(corpus, encoder_folder, tmp_path)) == 1
+    assert "are free" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_leaves_whole_shards(
+    corpus: Path, encoder_folder: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    from omni.shard_writer import ShardWriter
+
+    add = ShardWriter.add
+
+    def full(self: ShardWriter, meta: dict, features: np.ndarray) -> None:
+        if self.name.endswith("2"):
+            raise OSError(28, "No space left on device")
+        add(self, meta, features)
+
+    monkeypatch.setattr(ShardWriter, "add", full)
+    assert main(command(corpus, encoder_folder, tmp_path)) == 1
+    assert "No space left" in capsys.readouterr().err
+    monkeypatch.undo()
+    folder = tmp_path / "dev-clean"
+    assert sorted(p.name for p in folder.glob("*.tar")) == [
+        f"dev-clean-00000{i}.tar" for i in (0, 1)
+    ]
+    assert not list(folder.glob(".*.tmp"))
+    assert main(command(corpus, encoder_folder, tmp_path)) == 0
+
+
+def test_questions_without_an_answer_end_in_one_line(tmp_path: Path, capsys) -> None:
+    assert main(["--split", "train-clean-100"]) == 1
+    assert "give --root" in capsys.readouterr().err
+    assert main(["--split", "dev-clean", "--root", str(tmp_path / "none")]) == 1
+    assert "no such folder" in capsys.readouterr().err
+
+
+# ---- the embedded corpora ---------------------------------------------------------------------
+
+
+def test_smoke_clips_are_made_on_the_spot(encoder_folder: Path, tmp_path: Path) -> None:
+    args = ["--split", "smoke", "--encoder", str(encoder_folder), "--out", str(tmp_path / "s")]
+    assert main([*args, "--manifests", str(tmp_path / "m"), "--device", "cpu"]) == 0
+    split = open_split(tmp_path / "s" / "smoke")
+    assert (split.n, split.role) == (5, "smoke")
+    assert all(n == 250 for entry in split.shards for n in entry.n_frames)
+
+
+def test_demo_has_three_splits(encoder_folder: Path, tmp_path: Path) -> None:
+    args = ["--split", "demo", "--encoder", str(encoder_folder), "--out", str(tmp_path / "s")]
+    more = ["--manifests", str(tmp_path / "m"), "--device", "cpu", "--limit", "3"]
+    assert main([*args, *more]) == 0
+    for name, role in (
+        ("demo-train", "train"),
+        ("demo-heldout", "eval"),
+        ("demo-heldout-voice", "eval"),
+    ):
+        split = open_split(tmp_path / "s" / name)
+        assert (split.n, split.role) == (3, role)
+        assert (tmp_path / "m" / f"{name}.parquet").is_file()
+
+
+# ---- audio ------------------------------------------------------------------------------------
+
+
+def test_any_rate_and_channels_become_mono_16k(tmp_path: Path) -> None:
+    t = np.arange(44_100) / 44_100
+    tone = 0.5 * np.sin(2 * np.pi * 440 * t)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([tone, 0 * tone], axis=1), 44_100)
+    wave = load_audio(tmp_path / "stereo.wav")
+    assert wave.shape == (16_000,)
+    assert wave.dtype == np.float32
+    expected = 0.25 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+    assert np.abs(wave - expected)[200:-200].max() < 2e-3
+    assert (load_audio((tmp_path / "stereo.wav").read_bytes()) == wave).all()
+
+
+def test_bad_audio_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(OmniError, match="no such audio file"):
+        load_audio(tmp_path / "none.wav")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    with pytest.raises(OmniError, match="0 bytes"):
+        load_audio(tmp_path / "empty.wav")
+    soundfile.write(tmp_path / "nan.wav", np.full(10, np.nan), 16_000, subtype="FLOAT")
+    with pytest.raises(OmniError, match="not finite"):
+        load_audio(tmp_path / "nan.wav")
+    soundfile.write(tmp_path / "odd.wav", np.zeros(10), 44_101)
+    with pytest.raises(OmniError, match="44101 Hz can't be resampled"):
+        load_audio(tmp_path / "odd.wav")
