@@ -13,7 +13,8 @@ DESCRIPTION = """\
 Train a projector that turns Whisper features into soft tokens for a frozen nanochat.
 
 Trains on the splits below --shards whose role is training, evaluates on the others. Several
-ranks: torchrun --nproc-per-node N -m cli.train_projector ...
+ranks: torchrun --nproc-per-node N -m -- cli.train_projector ... (the -- is needed: torchrun would
+take --run for one of its own).
 """
 
 

@@ -159,6 +159,50 @@ def test_sigkill_at_random_steps_leaves_no_trace(parts: Path, tmp_path: Path) ->
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
+def test_torchrun_with_two_ranks_trains_as_one_does(parts: Path, tmp_path: Path) -> None:
+    recipe = [
+        "--shards", str(parts / "shards"), "--lm", str(parts / "lm"), "--steps", "6", "--hidden",
+        "32", "--batch-size", "15", "--decode-limit", "2", "--wandb", "disabled", "--device", "cpu",
+        "--runs", str(tmp_path),
+    ]  # fmt: skip
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
+    for name, launcher in (("one", []), ("two", torchrun)):
+        command = [sys.executable, "-m", *launcher, "cli.train_projector", *recipe, "--run", name]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, timeout=300, env=environment)
+    one, two = (runs.load_run(tmp_path / name) for name in ("one", "two"))
+    losses = [[m["loss"] for m in run.metrics() if "loss" in m] for run in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    a, b = (run.projector("last").row_head.weight for run in (one, two))
+    torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-4)
+
+
+def test_out_of_memory_says_which_flag_halves_it(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop, "train_step", full)
+    with pytest.raises(OmniError, match=r"micro-batch of 16.*--micro-batch-size 8 halves"):
+        train(options(parts), tmp_path / "run")
+
+
+def test_an_lm_that_moved_is_an_error(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_step = loop.train_step
+
+    def careless(trainee: object, *args: object) -> object:
+        trainee.lm.lm_head.weight.data.add_(1e-3)
+        return train_step(trainee, *args)
+
+    monkeypatch.setattr(loop, "train_step", careless)
+    with pytest.raises(OmniError, match="the frozen LM has changed"):
+        train(options(parts, steps=1), tmp_path / "run")
+
+
 def test_a_finished_run_resumes_to_itself(parts: Path, tmp_path: Path) -> None:
     first = train(options(parts), tmp_path / "run")
     before = (tmp_path / "run" / "projector-last.safetensors").read_bytes()
