@@ -1,0 +1,114 @@
+"""`omni-demo`: extract, train, report on the embedded corpus and LM, each by its own command."""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cli._common import make_parser, run
+from omni.errors import OmniError
+
+DESCRIPTION = """\
+Hear the whole path once: the embedded speech through real Whisper into shards, a projector trained
+on them against the embedded frozen nanochat, a report. Nothing is downloaded.
+
+Each stage is printed as the command it is, so that it can be run alone. Killed, the same command
+goes on from there; finished stages are not repeated.
+"""
+RUN = "demo"
+SUMMARY_KEYS = (
+    "wer_heldout",
+    "wer_heldout_voice",
+    "ce",
+    "ce_shuffled",
+    "ce_untrained_gap",
+    "encoder",
+    "lm",
+    "seconds",
+    "report",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script."""
+    parser = make_parser("omni-demo", DESCRIPTION)
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", type=Path, default=Path("demo"), help="folder of everything it makes")
+    model = parser.add_argument_group("model")
+    model.add_argument("--seed", type=int, default=0, help="of the projector and of the batches")
+    return run(parser, demo, argv)
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Run the three stages and sum them up in OUT/summary.json."""
+    began = time.monotonic()
+    out: Path = args.out
+    shards, runs, report = out / "shards", out / "runs", out / "report.html"
+    _stage("omni-extract", "--split", "demo", "--out", str(shards), "--manifests", str(out))
+    _stage(
+        *("omni-train-projector", "--shards", str(shards), "--lm", "demo", "--resume"),
+        *("--runs", str(runs), "--run", RUN, "--seed", str(args.seed)),
+    )
+    _stage("omni-pca", str(report), "--run", str(runs / RUN), "--shards", str(shards))
+    summary = _summary(runs / RUN, report, time.monotonic() - began)
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    print(_table(summary))
+    print(f"report: {report}\nsummary: {out / 'summary.json'}")
+    return 0
+
+
+def _stage(command: str, *options: str) -> None:
+    """Print one command and run it in a process of its own, as a reader would."""
+    print(f"\n$ {shlex.join([command, *options])}", flush=True)
+    module = "cli." + command.removeprefix("omni-").replace("-", "_")
+    done = subprocess.run([sys.executable, "-m", module, *options])
+    if done.returncode:
+        raise OmniError(
+            f"{command} ended with status {done.returncode}",
+            mend="mend what it says above and run the demo again; it goes on from there",
+            exit_code=done.returncode,
+        )
+
+
+def _summary(folder: Path, report: Path, seconds: float) -> dict[str, Any]:
+    """The figures of the run's first and last evaluation, by the keys of SUMMARY_KEYS."""
+    from omni.runs import load_run
+
+    trained = load_run(folder)
+    evaluations = [line["eval"] for line in trained.metrics() if "eval" in line]
+    first, last = evaluations[0], evaluations[-1]
+    known, unheard = last["demo-heldout"], last["demo-heldout-voice"]
+    values = (
+        known["wer"],
+        unheard["wer"],
+        known["ce"],
+        known["ce_shuffled"],
+        first["demo-heldout"]["gap_shuffled"],
+        trained.provenance["fingerprint_config"]["encoder"],
+        trained.provenance["lm_hash"],
+        round(seconds, 1),
+        str(report),
+    )
+    return dict(zip(SUMMARY_KEYS, values, strict=True))
+
+
+def _table(summary: dict[str, Any]) -> str:
+    rows = (
+        ("WER, unseen sentences, known voices", f"{summary['wer_heldout']:.1%}"),
+        ("WER, unseen sentences, an unheard voice", f"{summary['wer_heldout_voice']:.1%}"),
+        ("cross-entropy with the right audio", f"{summary['ce']:.3f} nats/token"),
+        ("cross-entropy with somebody else's audio", f"{summary['ce_shuffled']:.3f} nats/token"),
+        ("the same gap before training", f"{summary['ce_untrained_gap']:+.3f} nats/token"),
+        ("seconds", f"{summary['seconds']:.0f}"),
+    )
+    width = max(len(name) for name, _ in rows)
+    return "\n" + "\n".join(f"{name:<{width}}  {value}" for name, value in rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
