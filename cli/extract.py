@@ -5,17 +5,22 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli._common import make_parser, run
-from extract.corpora.demo import DEMO_SPLITS, demo_manifest
-from extract.corpora.librispeech import compare_with_published, librispeech_manifest
-from extract.corpora.smoke import smoke_manifest
+from extract.corpora.choose import Source, find_manifests
+from extract.corpora.librispeech import compare_with_published
 from extract.plan import SHARD_SIZE
 from omni.errors import OmniError
 from omni.manifest import Manifest, write_manifest
 
+if TYPE_CHECKING:  # importing them takes seconds, which --help should not
+    from extract.engines import Rank
+    from extract.run import Settings
+    from omni.whisper import WhisperEncoder
+
 SMALL_SHARD_SIZE = 32  # the embedded corpora: several shards, though they are small
-BATCH_SIZE = {"cpu": 2, "cuda": 64}  # windows; more gains nothing, see docs/log.md
+BATCH_SIZE = {"cpu": 2, "cuda": 64}  # 30 s windows; more gains nothing on a CPU
 EXIT_FAILURES = 3  # finished, but some utterances could not be extracted
 
 EXAMPLES = """\
@@ -23,6 +28,9 @@ Turn speech into shards of frozen Whisper features, ready for omni-train-project
 
   omni-extract --split demo                                 the embedded corpus: three splits
   omni-extract --root /data/LibriSpeech --split dev-clean   an unpacked LibriSpeech tree
+  omni-extract --audio-dir talks --split talks              any folder of audio, texts beside it
+  omni-extract --verify shards                              look at every byte, name each fault
+  torchrun --nproc-per-node 8 -m cli.extract --root …       a process a GPU, no coordinator
 
 Kill it when you like: the same command goes on where it was and ends with the same bytes.
 Exit status: 0 all done, 3 done but some utterances failed (failures.jsonl says why), 1 stopped.
@@ -37,107 +45,183 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """All options, in groups."""
     parser = make_parser("omni-extract", EXAMPLES)
-    source = parser.add_argument_group("input")
-    source.add_argument(
-        "--split", default="demo", help="demo, smoke, or a split of the corpus (any spelling)"
-    )
-    source.add_argument(
-        "--root", type=Path, help="folder that holds the split, or the one above it"
-    )
-    source.add_argument(
-        "--limit", type=int, help="only that many utterances, drawn by the plan's order"
-    )
+    _add_input(parser.add_argument_group("input"))
     model = parser.add_argument_group("model")
     model.add_argument("--encoder", default="openai/whisper-base", help="folder or hub id")
     model.add_argument("--layers", default="last", help="last, all, or indices like 0,3,6")
-    out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, default=Path("shards"), help="folder of the split folders")
-    out.add_argument(
+    model.add_argument("--dtype", choices=("float16", "int8"), default="float16", help="on disk")
+    _add_output(parser.add_argument_group("output"))
+    speed = parser.add_argument_group("speed")
+    speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    cpu, gpu = BATCH_SIZE["cpu"], BATCH_SIZE["cuda"]
+    speed.add_argument(
+        "--batch-size",
+        type=int,
+        help=f"30 s windows a batch (default: {cpu} on a CPU, {gpu} on a GPU)",
+    )
+    speed.add_argument(
+        "--workers", type=int, help="decoding threads (default: 2; up to 16 for a GPU)"
+    )
+    speed.add_argument("--threads", type=int, help="threads of the encoder on a CPU (default: all)")
+    speed.add_argument(
+        "--rank", type=int, help="of this process (default: torchrun's or SLURM's, or 0)"
+    )
+    speed.add_argument("--world-size", type=int, help="processes that share the shards")
+    return parser
+
+
+def _add_input(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--split", default="demo", help="demo, smoke, or a split of the corpus (any spelling)"
+    )
+    group.add_argument("--root", type=Path, help="folder that holds the split, or the one above it")
+    group.add_argument("--audio-dir", type=Path, help="any folder of audio instead of LibriSpeech")
+    group.add_argument(
+        "--transcripts",
+        default="auto",
+        metavar="TABLE|auto|none",
+        help="with --audio-dir: tsv, csv, jsonl or parquet; auto: .txt or .trans.txt beside the audio",
+    )
+    group.add_argument(
+        "--role", choices=("train", "eval"), help="with --audio-dir (default: by name)"
+    )
+    group.add_argument("--manifest", type=Path, help="a manifest parquet instead of a corpus")
+    group.add_argument("--limit", type=int, help="only that many utterances, the plan's first")
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--out", type=Path, default=Path("shards"), help="folder of the split folders"
+    )
+    group.add_argument(
         "--manifests", type=Path, default=Path("manifests"), help="folder of the manifests"
     )
-    out.add_argument("--manifest-only", action="store_true", help="write the manifest and stop")
-    out.add_argument(
+    group.add_argument("--manifest-only", action="store_true", help="write the manifest and stop")
+    group.add_argument(
         "--shard-size",
         type=int,
         help=f"utterances a shard (default: {SHARD_SIZE}; {SMALL_SHARD_SIZE} for demo and smoke)",
     )
-    out.add_argument("--overwrite", action="store_true", help="replace shards made otherwise")
-    out.add_argument("--max-failures", type=int, default=100, help="stop when more utterances fail")
-    speed = parser.add_argument_group("speed")
-    speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    speed.add_argument(
-        "--batch-size",
-        type=int,
-        help=f"30 s windows a batch (default: {BATCH_SIZE['cpu']} on a CPU, {BATCH_SIZE['cuda']} on a GPU)",
+    group.add_argument("--overwrite", action="store_true", help="replace shards made otherwise")
+    group.add_argument(
+        "--repair", action="store_true", help="look at every byte, remake faulty shards"
     )
-    speed.add_argument(
-        "--workers", type=int, help="decoding threads (default: 2 on a CPU, up to 16)"
+    group.add_argument(
+        "--verify", type=Path, metavar="SHARDS", help="only look at every byte there"
     )
-    speed.add_argument("--threads", type=int, help="threads of the encoder on a CPU (default: all)")
-    return parser
+    group.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, how large, how long"
+    )
+    group.add_argument("--json", type=Path, metavar="FILE", help="write the summary there too")
+    group.add_argument(
+        "--max-failures", type=int, default=100, help="stop when more utterances fail"
+    )
 
 
 def extract(args: argparse.Namespace) -> int:
-    """Extract what the arguments name; returns the exit status."""
-    manifests = find_manifests(args)
+    """Do what the arguments ask; returns the exit status."""
+    if args.verify:
+        return verify(args.verify)
+    manifests = find_manifests(
+        Source(args.split, args.root, args.audio_dir, args.transcripts, args.role, args.manifest)
+    )
     for manifest in manifests:
         path = args.manifests / f"{manifest.split}.parquet"
-        write_manifest(manifest, path)
+        if args.manifest is None:
+            write_manifest(manifest, path)
         seconds = sum(u.seconds for u in manifest.utterances)
         print(f"{path}: {len(manifest.utterances)} utterances, {seconds / 3600:.2f} h")
         note = compare_with_published(manifest.split, len(manifest.utterances), seconds)
         if note:
             print(note, file=sys.stderr if note.startswith("warning") else sys.stdout)
-    if args.manifest_only:
-        return 0
-    return extract_manifests(args, manifests)
+    return 0 if args.manifest_only else extract_manifests(args, manifests)
 
 
-def find_manifests(args: argparse.Namespace) -> list[Manifest]:
-    """The manifests of `--split`: three for demo, else one."""
-    if args.root is None and args.split == "demo":
-        return [demo_manifest(split) for split in DEMO_SPLITS]
-    if args.root is None and args.split in DEMO_SPLITS:
-        return [demo_manifest(args.split)]
-    if args.root is None and args.split == "smoke":
-        return [smoke_manifest()]
-    if args.root is None:
-        raise OmniError(
-            "where is the corpus?",
-            f"--split {args.split}",
-            "give --root, the folder of the unpacked LibriSpeech tree",
-        )
-    return [librispeech_manifest(args.root, args.split)]
+def verify(root: Path) -> int:
+    """Name each fault of the shards below `root`; 1 if there is one."""
+    from omni.shard_verify import split_folders, verify_split
+
+    n_faults = 0
+    for folder in split_folders(root):
+        faults = verify_split(folder)
+        n_faults += len(faults)
+        for fault in faults:
+            print(fault)
+        print(f"{folder}: {f'{len(faults)} faults' if faults else 'every byte as it was written'}")
+    return 1 if n_faults else 0
 
 
 def extract_manifests(args: argparse.Namespace, manifests: Sequence[Manifest]) -> int:
     """Load the encoder once, extract each split, print the summary."""
-    import torch
+    from extract.estimate import estimate
+    from extract.run import extract_split, summary, summary_json
+    from omni.shard_writer import write_json
+    from omni.whisper import load_encoder
 
-    from extract.run import Settings, extract_split, summary
-    from omni.whisper import load_encoder, parse_layers
-
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    rank = find_rank(args)
+    device = find_device(args.device, rank.local_rank)
     if args.threads:
+        import torch
+
         torch.set_num_threads(args.threads)
     encoder = load_encoder(args.encoder, device)
+    settings = make_settings(args, encoder)
+    if args.dry_run:
+        print("\n".join(estimate(manifest, encoder, settings, rank) for manifest in manifests))
+        return 0
+    outcomes = [extract_split(manifest, encoder, settings, rank) for manifest in manifests]
+    print(summary(outcomes))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.json, summary_json(outcomes))
+    return EXIT_FAILURES if any(outcome.failures for outcome in outcomes) else 0
+
+
+def make_settings(args: argparse.Namespace, encoder: "WhisperEncoder") -> "Settings":
+    """Options and their defaults, which depend on the device and the corpus."""
+    from extract.run import Settings
+    from omni.whisper import parse_layers
+
     on_gpu = encoder.device.type == "cuda"
-    small = args.root is None
-    settings = Settings(
+    embedded = args.root is None and args.audio_dir is None and args.manifest is None
+    return Settings(
         out=args.out,
         layers=parse_layers(args.layers, encoder.n_layers),
-        shard_size=args.shard_size or (SMALL_SHARD_SIZE if small else SHARD_SIZE),
+        shard_size=args.shard_size or (SMALL_SHARD_SIZE if embedded else SHARD_SIZE),
         limit=args.limit,
         batch_size=args.batch_size or BATCH_SIZE["cuda" if on_gpu else "cpu"],
         decode_workers=args.workers or (min(16, os.cpu_count() or 1) if on_gpu else 2),
         max_failures=args.max_failures,
         overwrite=args.overwrite,
+        repair=args.repair,
+        dtype=args.dtype,
     )
-    outcomes = [extract_split(manifest, encoder, settings) for manifest in manifests]
-    print(summary(outcomes))
-    return EXIT_FAILURES if any(outcome.failures for outcome in outcomes) else 0
+
+
+def find_rank(args: argparse.Namespace) -> "Rank":
+    """From the options, else from torchrun or SLURM."""
+    from extract.engines import Rank, rank_from_environment
+
+    if args.rank is None and args.world_size is None:
+        return rank_from_environment()
+    if args.rank is None or args.world_size is None:
+        raise OmniError("--rank and --world-size go together")
+    return Rank(args.rank, args.world_size, 0)
+
+
+def find_device(name: str, local_rank: int) -> str:
+    """`auto` is this rank's GPU if there is one, else the CPU.
+
+    Raises:
+        OmniError: a GPU is asked for that is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise OmniError("torch sees no CUDA device", f"--device {name}", "omni-doctor says more")
+    return name
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from extract.engines import Rank, missing_shards, run_local
 from extract.pipeline import Job, Stats, feature_config
@@ -15,7 +16,9 @@ from extract.plan import make_plan
 from extract.progress import ProgressLine, stage_shares
 from omni.errors import OmniError
 from omni.manifest import Manifest
-from omni.shard_writer import SplitSpec, clear_split, write_index
+from omni.shard_verify import verify_shard
+from omni.shard_writer import SplitSpec, StoredDtype, clear_split, write_index
+from omni.shards import shard_name
 from omni.whisper import Layers, WhisperEncoder, frame_count
 
 ROW_OVERHEAD_BYTES = 4096  # tar headers, JSON and padding of an utterance, rounded up
@@ -33,6 +36,8 @@ class Settings:
     decode_workers: int
     max_failures: int
     overwrite: bool
+    repair: bool = False  # look at every byte of what is there, make faulty shards again
+    dtype: StoredDtype = "float16"
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,14 @@ def extract_split(
     rank = rank or Rank()
     job = make_job(manifest, encoder, settings)
     if settings.overwrite:
+        if rank.world_size > 1:
+            raise OmniError(
+                "--overwrite with several ranks: one would clear what others have made",
+                mend="remove the folder first",
+            )
         clear_split(job.spec.folder)
+    if settings.repair:
+        drop_faulty(job, rank)
     missing = missing_shards(job, rank)
     kept = len(range(rank.rank, len(job.plan), rank.world_size)) - len(missing)
     utterances = [manifest.utterances[i] for shard in missing for i in job.plan[shard]]
@@ -92,7 +104,7 @@ def make_job(manifest: Manifest, encoder: WhisperEncoder, settings: Settings) ->
         folder=settings.out / manifest.split,
         split=manifest.split,
         role=manifest.role,
-        config=feature_config(encoder, settings.layers, "float16"),
+        config=feature_config(encoder, settings.layers, settings.dtype),
         shard_size=settings.shard_size,
     )
     return Job(
@@ -104,6 +116,19 @@ def make_job(manifest: Manifest, encoder: WhisperEncoder, settings: Settings) ->
         decode_workers=settings.decode_workers,
         max_failures=settings.max_failures,
     )
+
+
+def drop_faulty(job: Job, rank: Rank) -> None:
+    """Take the commit mark off this rank's shards that are not as they were written."""
+    for shard in range(rank.rank, len(job.plan), rank.world_size):
+        tar = job.spec.folder / f"{shard_name(job.spec.split, shard)}.tar"
+        if not tar.is_file() and not tar.with_suffix(".json").is_file():
+            continue
+        faults = list(verify_shard(tar))
+        for fault in faults:
+            print(f"repair: {fault}")
+        if faults:
+            tar.with_suffix(".json").unlink(missing_ok=True)
 
 
 def bytes_needed(job: Job, shards: Sequence[int], d_model: int) -> int:
@@ -158,3 +183,23 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     if any(o.kept for o in outcomes):
         lines.append("shards: made in this run + found there")
     return "\n".join(lines)
+
+
+def summary_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The summary for programs."""
+    return {
+        o.split: {
+            "folder": str(o.folder),
+            "complete": o.complete,
+            "shards": o.shards,
+            "shards_kept": o.kept,
+            "shards_made": o.stats.shards,
+            "utterances": o.utterances,
+            "failures": o.failures,
+            "audio_hours_made": o.stats.audio_seconds / 3600,
+            "bytes_made": o.stats.bytes,
+            "seconds": o.seconds,
+            "stage_seconds": o.stats.seconds,
+        }
+        for o in outcomes
+    }

@@ -26,6 +26,7 @@ from omni.shards import (
     escape_key,
     fingerprint,
     read_sidecar,
+    sample_crc,
     shard_name,
 )
 
@@ -59,6 +60,7 @@ class ShardWriter:
         self.path = spec.folder / f"{self.name}.tar"
         self._plan = plan_hash(planned_ids)
         self._metas: list[dict[str, Any]] = []
+        self._crcs: list[int] = []
         self._failures: list[dict[str, str]] = []
         spec.folder.mkdir(parents=True, exist_ok=True)
         for stale in spec.folder.glob(f".{self.name}.*.tmp"):
@@ -98,6 +100,7 @@ class ShardWriter:
         members["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
         self._tar.write({"__key__": escape_key(meta["id"]), **members})
         self._metas.append(meta)
+        self._crcs.append(sample_crc(members))
 
     def fail(self, utterance_id: str, reason: str) -> None:
         """Record an utterance that can't be extracted."""
@@ -130,6 +133,7 @@ class ShardWriter:
             "n_samples": sum(meta["n_samples"] for meta in self._metas),
             "n_frames": [meta["n_frames"] for meta in self._metas],
             "n_text": [len(meta["text_norm"]) for meta in self._metas],
+            "crc32": self._crcs,
             "failures": sorted(self._failures, key=lambda failure: failure["id"]),
             "environment": environment,
             "seconds": {key: round(value, 3) for key, value in seconds.items()},

@@ -11,6 +11,7 @@ import json
 import re
 import tarfile
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,19 +91,19 @@ def read_shard(path: str | Path, check_hash: bool = True) -> Iterator[Sample]:
     sidecar = read_sidecar(path)
     size = path.stat().st_size if path.is_file() else -1
     if size != sidecar["bytes"]:
-        raise _damaged(path, f"{size} bytes, its sidecar says {sidecar['bytes']}")
+        raise damaged(path, f"{size} bytes, its sidecar says {sidecar['bytes']}")
     n, first, last = 0, "", ""
     with path.open("rb") as file:
-        stream = _HashingReader(file) if check_hash else None
-        for key, members in _groups(path, stream or file):
+        stream = HashingReader(file) if check_hash else None
+        for key, members in groups(path, stream or file):
             sample = decode_sample(path, key, members)
             first, last = first or sample.meta["id"], sample.meta["id"]
             n += 1
             yield sample
         if stream is not None and stream.digest() != sidecar["sha256"]:
-            raise _damaged(path, "its bytes have another sha256 than its sidecar says")
+            raise damaged(path, "its bytes have another sha256 than its sidecar says")
     if (n, first, last) != (sidecar["n"], sidecar["first"], sidecar["last"]):
-        raise _damaged(
+        raise damaged(
             path, f"{n} samples from {first!r} to {last!r}, its sidecar says {sidecar['n']}"
         )
 
@@ -120,7 +121,7 @@ def open_split(folder: str | Path) -> SplitIndex:
         path = folder / f"{name}.tar"
         sidecar = read_sidecar(path)
         if sidecar["n"] != n or sidecar["fingerprint"] != index["fingerprint"]:
-            raise _damaged(path, "its sidecar and the index disagree")
+            raise damaged(path, "its sidecar and the index disagree")
         entries.append(ShardEntry(name, path, n, sidecar))
     return SplitIndex(
         folder,
@@ -182,7 +183,7 @@ def decode_sample(path: Path, key: str, members: dict[str, bytes]) -> Sample:
     """
     foreign = sorted(set(members) - _MEMBERS)
     if foreign:
-        raise _damaged(path, f"{key} has a member .{foreign[0]}, which no shard holds: not decoded")
+        raise damaged(path, f"{key} has a member .{foreign[0]}, which no shard holds: not decoded")
     try:
         meta = json.loads(members["json"])
         features = _load_npy(members["npy"])
@@ -191,14 +192,26 @@ def decode_sample(path: Path, key: str, members: dict[str, bytes]) -> Sample:
         if escape_key(meta["id"]) != key or features.shape[-2] != meta["n_frames"]:
             raise ValueError(f"features {features.shape} don't fit {meta['id']}")
     except (KeyError, ValueError, TypeError, EOFError, OSError) as error:
-        raise _damaged(path, f"{key} can't be decoded ({type(error).__name__}: {error})") from error
+        raise damaged(path, f"{key} can't be decoded ({type(error).__name__}: {error})") from error
     if features.dtype != np.float16:
-        raise _damaged(path, f"{key} holds {features.dtype}, not float16 or int8")
+        raise damaged(path, f"{key} holds {features.dtype}, not float16 or int8")
     return Sample(key, meta, features)
 
 
-def _groups(path: Path, stream: Any) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Members of each key, as webdataset streams and groups them."""
+def sample_crc(members: dict[str, bytes]) -> int:
+    """crc32 over the members' bytes in the order of their names: finds which key has a fault."""
+    crc = 0
+    for name in sorted(members):
+        crc = zlib.crc32(members[name], crc)
+    return crc
+
+
+def groups(path: Path, stream: Any) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Members of each key, as webdataset streams and groups them; ends at the file's end.
+
+    Raises:
+        OmniError: the tar's structure is broken.
+    """
     from webdataset.tariterators import group_by_keys, tar_file_iterator
 
     try:
@@ -209,7 +222,7 @@ def _groups(path: Path, stream: Any) -> Iterator[tuple[str, dict[str, bytes]]]:
         while stream.read(1 << 20):  # the padding after the last member belongs to the hash
             continue
     except (tarfile.TarError, EOFError, ValueError, AttributeError) as error:
-        raise _damaged(path, f"the tar can't be read ({type(error).__name__}: {error})") from error
+        raise damaged(path, f"the tar can't be read ({type(error).__name__}: {error})") from error
 
 
 def _load_npy(data: bytes) -> np.ndarray:
@@ -228,13 +241,15 @@ def _read_json(path: Path, mend: str) -> dict[str, Any]:
     return content
 
 
-def _damaged(path: Path, what: str) -> OmniError:
+def damaged(path: Path, what: str) -> OmniError:
     return OmniError(
-        f"damaged shard: {what}", str(path), "omni-extract --verify lists, --repair redoes"
+        f"damaged shard: {what}",
+        str(path),
+        "omni-extract --verify names the faults, --repair redoes the shards",
     )
 
 
-class _HashingReader:
+class HashingReader:
     """A file that hashes what passes through it."""
 
     def __init__(self, file: BinaryIO) -> None:

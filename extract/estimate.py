@@ -1,0 +1,51 @@
+"""What a run would do: shards, bytes, and the time by a short trial. Must not write anything."""
+
+import shutil
+import time
+
+import numpy as np
+
+from extract.engines import Rank, missing_shards
+from extract.run import Settings, bytes_needed, make_job
+from omni.manifest import Manifest
+from omni.mel import WINDOW_SAMPLES
+from omni.whisper import WhisperEncoder, chunk_count
+
+TRIAL_BATCHES = 2
+
+
+def estimate(
+    manifest: Manifest, encoder: WhisperEncoder, settings: Settings, rank: Rank | None = None
+) -> str:
+    """A paragraph: what is there, what is missing, how large it gets, how long it takes.
+
+    Raises:
+        OmniError: shards made otherwise are there.
+    """
+    job = make_job(manifest, encoder, settings)
+    missing = range(len(job.plan)) if settings.overwrite else missing_shards(job, rank or Rank())
+    rows = [manifest.utterances[i] for shard in missing for i in job.plan[shard]]
+    windows = sum(chunk_count(round(u.seconds * 16_000)) for u in rows)
+    seconds = windows * seconds_per_window(encoder, settings) if rows else 0.0
+    parent = settings.out
+    while not parent.exists():
+        parent = parent.parent
+    problems = sum(bool(u.problem) for u in rows)
+    return (
+        f"{manifest.split}: {len(job.plan)} shards, {len(missing)} to make: {len(rows)} utterances, "
+        f"{sum(u.seconds for u in rows) / 3600:.2f} h, {problems} of them known to fail; "
+        f"{bytes_needed(job, list(missing), encoder.d_model) / 1e9:.3f} GB of "
+        f"{shutil.disk_usage(parent).free / 1e9:.1f} GB free; about {seconds:.0f} s of encoding "
+        f"({windows} windows)"
+    )
+
+
+def seconds_per_window(encoder: WhisperEncoder, settings: Settings) -> float:
+    """Wall time of a window at the run's batch size, on noise of LibriSpeech's mean length."""
+    wave = np.random.default_rng(0).standard_normal(min(12 * 16_000, WINDOW_SAMPLES)) * 0.1
+    batch = [wave.astype(np.float32)] * settings.batch_size
+    encoder.encode_windows(batch, settings.layers).features.cpu()  # warms up
+    start = time.perf_counter()
+    for _ in range(TRIAL_BATCHES):
+        encoder.encode_windows(batch, settings.layers).features.cpu()
+    return (time.perf_counter() - start) / (TRIAL_BATCHES * settings.batch_size)
