@@ -1,0 +1,117 @@
+"""What a checkpoint is, in words and numbers: era, sizes, parameters, specials, memory.
+
+Must not know how it is printed.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from omni.nanochat.checkpoint import load_checkpoint, read_state
+from omni.nanochat.memory import count_groups, training_memory
+from omni.nanochat.model import NanoChat
+from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
+
+# Asked for in no stage of nanochat's training: what a never-wanted token's output row looks like.
+_NEVER_TARGETS = ("user_start", "assistant_start", "output_start")
+_UNIFORM_KURTOSIS = 1.8
+
+
+def inspect_checkpoint(
+    path_or_name: str | Path,
+    batch: int = 8,
+    length: int = 512,
+    softcap: float | None = None,
+    rope_bf16: bool | None = None,
+    trained_parameters: int = 0,
+) -> dict[str, Any]:
+    """Everything worth knowing about a checkpoint, as JSON holds it.
+
+    Args:
+        path_or_name, softcap, rope_bf16: as `load_checkpoint` takes them.
+        batch, length: of the training whose memory is estimated.
+        trained_parameters: of the projector in that training.
+    """
+    lm, tok, meta = load_checkpoint(path_or_name, "cpu", softcap, rope_bf16)
+    c, era, rows = lm.config, lm.era, lm.lm_head.weight.shape[0]
+    stored: Counter[str] = Counter()
+    for tensor in read_state(Path(meta["path"])).values():
+        stored[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    memory = {
+        name: training_memory(
+            c, era.name, batch, length, None, flag, trained_parameters, vocab_rows=rows
+        )
+        for name, flag in (("plain", False), ("checkpointing", True))
+    }
+    return {
+        "path": meta["path"],
+        "kind": meta["kind"],
+        "step": meta.get("step"),
+        "era": era.name,
+        "era_told_by": era.how,
+        "softcap": era.softcap,
+        "rope_base": era.rope_base,
+        "rope_bf16": era.rope_bf16,
+        "n_layer": c.n_layer,
+        "n_embd": c.n_embd,
+        "n_head": c.n_head,
+        "n_kv_head": c.n_kv_head,
+        "head_dim": c.head_dim,
+        "sequence_len": c.sequence_len,
+        "longest_row": lm.cos.shape[0],
+        "window_pattern": c.window_pattern,
+        "windows": lm.windows,
+        "vocab_size": c.vocab_size,
+        "vocab_rows": rows,
+        "parameters": sum(p.numel() for p in lm.parameters()),
+        "parameter_groups": count_groups(lm),
+        "ve_layers": c.ve_layers if lm.n_ve else [],
+        "stored": dict(stored),
+        "fingerprint": lm.fingerprint(),
+        "specials": trained_specials(lm, tok),
+        "memory_batch": batch,
+        "memory_length": length,
+        "memory": {k: {**vars(m), "total": m.total} for k, m in memory.items()},
+    }
+
+
+def trained_specials(lm: NanoChat, tok: Tokenizer) -> dict[str, dict[str, bool | None]]:
+    """Whether each special token looks trained: "input" (read), "output" (asked for); None: unclear.
+
+    A token that is never asked for is only ever pushed away, in the direction in which all such
+    tokens are: its output row is nearly parallel to theirs. A token that is never read keeps its
+    initial rows: uniform value embeddings, whose kurtosis is 1.8, or, in the eras without, an
+    embedding row of RMS 1.
+    """
+    names = [name for name in SPECIAL_NAMES if tok.has_special(name)]
+    never = [tok.special(name) for name in _NEVER_TARGETS if tok.has_special(name)]
+    away = F.normalize(lm.lm_head.weight[never].float(), dim=-1)  # (3, C)
+    agree = len(never) > 1 and bool((away @ away.T).min() > 0.9)
+    out: dict[str, dict[str, bool | None]] = {}
+    for name in names:
+        token = tok.special(name)
+        row = F.normalize(lm.lm_head.weight[token].float(), dim=-1)
+        wanted = bool((away @ row).mean() < 0.9) if agree else None
+        out[name] = {"input": _was_read(lm, token), "output": wanted}
+    return out
+
+
+def _was_read(lm: NanoChat, token: int) -> bool:
+    rows, ve_rows = lm.embed(torch.tensor([[token]], device=lm.device))
+    if ve_rows is None:
+        values = rows.float().flatten()
+        rms = values.square().mean().sqrt()
+        return bool((rms - 1).abs() > 5 / (2 * values.numel()) ** 0.5)
+    values = ve_rows.float()[0, 0]  # (n_ve, kv_dim)
+    kurtosis = torch.stack([_kurtosis(row) for row in values]).mean()
+    return bool(kurtosis > _UNIFORM_KURTOSIS + 5 / values.numel() ** 0.5)
+
+
+def _kurtosis(x: Tensor) -> Tensor:
+    """Fourth moment over the squared variance of x (n,)."""
+    x = x - x.mean()
+    return x.pow(4).mean() / x.square().mean().square()
