@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from analyze import figures, figures_detail, numbers, sample
 from analyze.lens import look
@@ -66,11 +67,15 @@ def examine(run: Run, request: Request, progress: Progress = silent) -> RunView:
     """
     setting = set_up(run, request)
     evidence = gather(setting, request.seed, progress)
-    table = numbers.table(evidence)
-    progress("draw", 0, 1)
-    picked = figures.pick(evidence, request.points)
     names = [setting.tok.decode([i]) for i in range(setting.lm.config.vocab_size)]
-    pictures = _pictures(setting, evidence, picked, names)
+    picked = figures.pick(evidence, request.points)
+    # Hundreds of small matrices: more threads only wait for each other, and one thread adds up
+    # in the same order on every machine.
+    with threadpool_limits(limits=1, user_api="blas"):
+        progress("compute the numbers", 0, 1)
+        table = numbers.table(evidence)
+        progress("draw", 0, 1)
+        pictures = _pictures(setting, evidence, picked, names)
     progress("draw", 1, 1)
     about = _circumstances(setting, evidence)
     return RunView(
@@ -84,6 +89,11 @@ def examine(run: Run, request: Request, progress: Progress = silent) -> RunView:
         facts=_facts(setting, evidence, request),
         sets=_point_sets(evidence, picked, _step_seconds(setting)),
         tokens=names,
+        vectors={
+            "text": evidence.text.rows[picked.text],
+            "before": evidence.untrained.rows[picked.audio],
+            "after": evidence.trained.rows[picked.audio],
+        },
     )
 
 
@@ -201,7 +211,7 @@ def _pictures(
             figures.joint_pca(e, picked),
             figures.centred_pca(e, picked),
             figures.text_pca(e, picked),
-            figures.words(e, names),
+            figures.words(e, names, texts),
         ]
     drawn.append(figures_detail.matrices(e, names, ids, texts, _step_seconds(s)))
     if len(picked.text) >= 3:

@@ -11,9 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from sklearn.decomposition import PCA
 
-from analyze.metrics import Floats, Ints
+from analyze.metrics import TINY, Floats, Ints
 from analyze.numbers import Evidence
 from analyze.position import fit_pca, position_r2, remove_position
+from analyze.sample import Audio
 from analyze.svg import (
     AUDIO,
     INK,
@@ -25,6 +26,7 @@ from analyze.svg import (
     grid,
     in_view_box,
     legend,
+    percent,
     scatter,
     style,
 )
@@ -106,8 +108,8 @@ def text_pca(e: Evidence, picked: Picked) -> Figure:
         "Audio seen along the text's own axes",
         "The PCA is fitted to the transcripts' token embeddings alone and audio is projected into "
         "it, so audio has no say in the axes. The two axes hold "
-        f"{_share(pca, 0) + _share(pca, 1):.0%} of the text's variance, {shares[0]:.0%} of the "
-        f"audio's before training and {shares[1]:.0%} after.",
+        f"{percent(_share(pca, 0) + _share(pca, 1))} of the text's variance, {percent(shares[0])} of the "
+        f"audio's before training and {percent(shares[1])} after.",
         [("Before training", pca, clouds[0]), ("After training", pca, clouds[1])],
     )
     return figure
@@ -147,7 +149,7 @@ def _panels(
     hit: list[Panel] = []
     with style():
         small = columns > 2
-        canvas, axes = grid(n_rows, columns, 9.0, (2.5 if small else 4.0) * n_rows)
+        canvas, axes = grid(n_rows, columns, 9.0, (2.4 if small else 4.0) * n_rows + 0.2, top=0.6)
         flat = [ax for line in axes for ax in line]
         drawn = []
         for ax, (name, pca, clouds) in zip(flat, panels, strict=False):
@@ -161,7 +163,7 @@ def _panels(
             _label_axes(ax, pca, small)
         if share_axes:
             _same_limits([ax for ax, _ in drawn])
-        legend(flat[0], markerscale=2 if small else 1.5)
+        legend(flat[0], outside=True, markerscale=2 if small else 1.5)
         for ax in flat[len(panels) :]:
             ax.set_visible(False)
         for ax, placed in drawn:
@@ -173,8 +175,8 @@ def _panels(
 
 def _label_axes(ax: Axes, pca: PCA, small: bool = False) -> None:
     """Every axis says how much of the variance it holds."""
-    ax.set_xlabel(f"PC 1 ({_share(pca, 0):.0%})", labelpad=1 if small else 4)
-    ax.set_ylabel(f"PC 2 ({_share(pca, 1):.0%})", labelpad=1 if small else 4)
+    ax.set_xlabel(f"PC 1 ({percent(_share(pca, 0))})", labelpad=1 if small else 4)
+    ax.set_ylabel(f"PC 2 ({percent(_share(pca, 1))})", labelpad=1 if small else 4)
     if small:
         ax.tick_params(labelsize=6.5)
 
@@ -246,30 +248,30 @@ def encoder_frames(frames: Floats, step: Ints, step_seconds: float) -> Figure:
         versions.append(("Position's mean removed", cleaned, step[kept]))
     rows: list[list[str | float | int]] = []
     with style():
-        canvas, axes = grid(1, 2)
+        canvas, axes = grid(1, 2, 9.6)
+        canvas.subplots_adjust(right=0.9)
+        last = float(step.max() * step_seconds)
         for ax, (name, x, t) in zip(axes[0], versions, strict=False):
             pca = fit_pca(x, 3)
             xy = pca.transform(x.astype(np.float64))
             marks = ax.scatter(
                 xy[:, 0], xy[:, 1], s=6, c=t * step_seconds, cmap="viridis", alpha=0.7, linewidths=0,
-                rasterized=True,
+                rasterized=True, vmin=0, vmax=last,
             )  # fmt: skip
             ax.set_title(name)
             _label_axes(ax, pca)
-            bar = canvas.colorbar(marks, ax=ax, pad=0.02, fraction=0.05)
-            bar.set_label("seconds")
-            bar.outline.set_visible(False)
-            if bar.solids is not None:
-                bar.solids.set_rasterized(True)
             rows += [
                 [name, i + 1, _share(pca, i), position_r2(xy[:, i], t)] for i in range(xy.shape[1])
             ]
+        bar = canvas.colorbar(marks, cax=canvas.add_axes((0.92, 0.14, 0.012, 0.74)))
+        bar.set_label("seconds")
+        bar.outline.set_visible(False)
         for ax in axes[0][len(versions) :]:
             ax.set_visible(False)
     clock = float(np.nan_to_num(rows[0][3]))
     caption = (
         f"Frames of the encoder itself, coloured by time. A smooth curve over time explains "
-        f"{clock:.0%} of the first component as the features come: a PCA of them draws a clock. "
+        f"{percent(clock)} of the first component as the features come: a PCA of them draws a clock. "
         "On the right the mean of each position over the utterances is taken off, at positions "
         "that at least five utterances reach."
     )
@@ -283,68 +285,79 @@ def encoder_frames(frames: Floats, step: Ints, step_seconds: float) -> Figure:
     )
 
 
-def words(e: Evidence, names: Sequence[str]) -> Figure:
+def words(e: Evidence, names: Sequence[str], texts: Sequence[str]) -> Figure:
     """Soft tokens that read as a word, as centroids, joined to the word's own embedding."""
+    spoken = {word for text in texts for word in text.split()}
+    candidates = np.array([i for i, name in enumerate(names) if name.strip() in spoken])
     rows: list[list[str | float | int]] = []
     with style():
-        canvas, axes = grid(1, 2, 9.0, 4.6)
+        canvas, axes = grid(1, 2, 9.0, 4.8)
         for ax, (title, audio) in zip(
             axes[0],
             (("Before training", e.untrained), ("After training", e.trained)),
             strict=True,
         ):
-            ax.set_title(title)
             ids, counts = np.unique(audio.nearest, return_counts=True)
-            wordlike = np.array(
-                [names[i].strip().isalpha() and len(names[i].strip()) > 1 for i in ids]
-            )
-            ids, counts = ids[wordlike], counts[wordlike]
-            top = np.lexsort((ids, -counts))[:WORDS_SHOWN]
+            kept = np.isin(ids, candidates)
+            ids, counts = ids[kept], counts[kept]
+            read = {names[i].strip() for i in ids}
+            ax.set_title(f"{title}: {len(read)} of {len(spoken)} spoken words are read")
+            top = np.lexsort((ids, -counts))
+            # A word may be two tokens, with and without its space: the more frequent stands for it.
+            firsts = {names[ids[i]].strip(): i for i in reversed(top)}
+            top = np.array([i for i in top if firsts[names[ids[i]].strip()] == i])[:WORDS_SHOWN]
             if len(top) < 3:
-                ax.text(0.5, 0.5, "fewer than three words are read", ha="center",
-                        transform=ax.transAxes, color=MUTED)  # fmt: skip
+                ax.text(0.5, 0.5, "too few to draw", ha="center", transform=ax.transAxes,
+                        color=MUTED)  # fmt: skip
+                ax.set_xticks([])
+                ax.set_yticks([])
                 continue
-            centre = audio.moments.centre_and_variance(np.ones(len(audio.n_soft)))[0]
-            centroids = (
-                np.stack([audio.rows[audio.nearest == i].mean(0) for i in ids[top]]) - centre
-            )
-            own = e.text.table[ids[top]]
-            own = own - own.mean(0)
-            pca = fit_pca(np.concatenate([centroids, own]))
-            a, t = pca.transform(centroids), pca.transform(own)
-            for i, (p, q) in enumerate(zip(a, t, strict=True)):
-                ax.plot([p[0], q[0]], [p[1], q[1]], color=MUTED, lw=0.7, zorder=1)
-                word = names[ids[top[i]]].strip()
-                ax.annotate(word, q, (3, 3), textcoords="offset points", fontsize=7.5, color=INK)
-                cosine = float(centroids[i] @ own[i]) / max(
-                    float(np.linalg.norm(centroids[i]) * np.linalg.norm(own[i])), 1e-12
-                )
-                rows.append([title, word, int(counts[top[i]]), cosine])
-            ax.scatter(
-                a[:, 0],
-                a[:, 1],
-                s=26,
-                c=AUDIO,
-                marker="o",
-                zorder=2,
-                label="mean of its soft tokens",
-            )
-            ax.scatter(
-                t[:, 0], t[:, 1], s=26, c=TEXT, marker="^", zorder=2, label="the word's embedding"
-            )
-            _label_axes(ax, pca)
-            legend(ax)
+            rows += _draw_words(ax, audio, e.text.table, ids[top], counts[top], names, title)
     return Figure(
         "words",
         "Words: what is read, and where the word is",
-        "For each word the mean of the soft tokens whose nearest text token it is, joined to the "
-        "word's own embedding, both centred. A soft token is near the word it is read as by "
-        "choice, before training as well: look at which words are read, and how much shorter the "
-        "lines are after training.",
+        "Soft tokens whose nearest text token is a spoken word, as the mean of each word, joined "
+        "to the word's own embedding, both centred. A soft token is near the word it is read as "
+        "by choice, before training as well: count the words and compare the lines. A word that "
+        "the tokenizer cuts into pieces can't show here.",
         "Scatter plots of word centroids joined by lines to the words' embeddings.",
         Table(["panel", "word", "soft tokens", "cosine, centred"], rows),
         canvas,
     )
+
+
+def _draw_words(
+    ax: Axes,
+    audio: Audio,
+    table: Floats,
+    ids: Ints,
+    counts: Ints,
+    names: Sequence[str],
+    title: str,
+) -> list[list[str | float | int]]:
+    """Centroids and embeddings of the words `ids` on a PCA of both; the table's rows."""
+    centre, _ = audio.moments.centre_and_variance(np.ones(len(audio.n_soft)))
+    centroids = np.stack([audio.rows[audio.nearest == i].mean(0) for i in ids]) - centre
+    own = table[ids] - table[ids].mean(0)
+    pca = fit_pca(np.concatenate([centroids, own]))
+    a, t = pca.transform(centroids), pca.transform(own)
+    rows: list[list[str | float | int]] = []
+    for i, (p, q) in enumerate(zip(a, t, strict=True)):
+        ax.plot([p[0], q[0]], [p[1], q[1]], color=MUTED, lw=0.8, zorder=1)
+        word = names[ids[i]].strip()
+        ax.annotate(word, q, (3, 3), textcoords="offset points", fontsize=8, color=INK)
+        lengths = float(np.linalg.norm(centroids[i]) * np.linalg.norm(own[i]))
+        rows.append(
+            [title, word, int(counts[i]), float(centroids[i] @ own[i]) / max(lengths, TINY)]
+        )
+    ax.scatter(
+        a[:, 0], a[:, 1], s=30, c=AUDIO, marker="o", zorder=2, label="mean of its soft tokens"
+    )
+    ax.scatter(t[:, 0], t[:, 1], s=30, c=TEXT, marker="^", zorder=2, label="the word's embedding")
+    ax.margins(0.12)
+    _label_axes(ax, pca)
+    legend(ax, loc="lower right")
+    return rows
 
 
 def variance(e: Evidence, picked: Picked) -> Figure:
@@ -365,9 +378,10 @@ def variance(e: Evidence, picked: Picked) -> Figure:
                 [name, k, float(shares[k - 1])] for k in (1, 2, 3, 5, 10, 20) if k <= len(shares)
             ]
         ax.set_xlabel("components")
+        ax.set_xticks([1, 5, 10, 15, 20])
         ax.set_ylabel("variance explained, %")
         ax.set_ylim(0, 100)
-        legend(ax)
+        legend(ax, loc="lower right")
     return Figure(
         "variance",
         "How much of each cloud the first components hold",

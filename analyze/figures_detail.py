@@ -127,6 +127,7 @@ def distributions(e: Evidence) -> Figure:
             _outline(left, x, np.linspace(-1, 1, 61), name, colour, line)
             rows.append(["cosine on the path", name, len(x), *_quartiles(x)])
         left.set_title("Cosine along the path")
+        left.set_xticks([-1, -0.5, 0, 0.5, 1])
         left.set_xlabel("centred cosine of a soft token and its text token")
         positive = np.concatenate([x[x > 0] for *_, x in sizes])
         edges = np.geomspace(positive.min() * 0.9, positive.max() * 1.1, 61)
@@ -134,6 +135,8 @@ def distributions(e: Evidence) -> Figure:
             _outline(right, x, edges, name, colour, line)
             rows.append(["RMS before the norm", name, len(x), *_quartiles(x)])
         right.set_xscale("log")
+        for axis in (right.xaxis.set_major_formatter, right.xaxis.set_minor_formatter):
+            axis(lambda value, _: f"{value:g}" if f"{value:.1e}"[0] in "125" else "")
         right.set_title("Size before the LM's norm")
         right.set_xlabel("RMS of the row (the norm makes all of them 1)")
         for ax in (left, right):
@@ -188,7 +191,7 @@ def lens_curves(e: Evidence) -> Figure:
             ax.set_xlabel("layer (0: the input, last: the output)")
             ax.set_xticks(x[:: -(-len(x) // 12)])
             ax.set_ylim(0, 102)
-        legend(left)
+        legend(left, loc="upper left")
     return Figure(
         "lens",
         "What each layer would say",
@@ -205,25 +208,32 @@ def lens_curves(e: Evidence) -> Figure:
 def training_curves(lines: Sequence[Mapping[str, Any]]) -> Figure | None:
     """CE with right and wrong audio, accuracy and WER over the run; None if nothing was logged."""
     groups = [
-        ("Cross-entropy, nats a token", 1.0, ("loss", "ce", "ce_shuffled", "ce_none")),
-        ("Token accuracy and WER, %", 100.0, ("token_accuracy", "wer")),
-    ]
-    looks = [(MUTED, "-"), (AUDIO, "-"), (THIRD, "--"), (TEXT, ":")]
+        ("Cross-entropy, nats a token", 1.0, (
+            ("loss", "training loss", MUTED, "-"), ("ce", "right audio", AUDIO, "-"),
+            ("ce_shuffled", "another's audio", THIRD, "--"), ("ce_none", "no audio", TEXT, ":"),
+        )),
+        ("Token accuracy and WER, %", 100.0, (
+            ("token_accuracy", "token accuracy", AUDIO, "-"), ("wer", "WER", TEXT, "--"),
+        )),
+    ]  # fmt: skip
     rows: Rows = []
     with style():
-        canvas, axes = grid(1, 2, 9.0, 3.4)
-        for ax, (title, scale, keys) in zip(axes[0], groups, strict=True):
-            for key, (colour, line) in zip(keys, looks, strict=False):
+        canvas, axes = grid(1, 2, 9.0, 4.2)
+        canvas.subplots_adjust(bottom=0.31)
+        for ax, (title, scale, series) in zip(axes[0], groups, strict=True):
+            for key, name, colour, line in series:
                 for split, points in _series(lines, key).items():
                     x, y = np.array(points).T
-                    label = f"{key.replace('_', ' ')}{f', {split}' if split else ''}"
-                    ax.plot(x, scale * y, line, color=colour, lw=1.4, label=label,
-                            marker="" if key == "loss" else "o", ms=3)  # fmt: skip
+                    label = name + (
+                        f", {split}" if split else "" if key == "loss" else ", training"
+                    )
+                    own = {"color": colour, "marker": "o", "ms": 3} if split else {"color": MUTED}
+                    ax.plot(x, scale * y, line, lw=1.4 if split else 0.9, label=label, **own)
                     rows += [[label, int(x[i]), float(y[i])] for i in _spread(len(x), 6)]
             ax.set_title(title)
             ax.set_xlabel("step")
             if ax.lines:
-                legend(ax)
+                legend(ax, loc="upper left", bbox_to_anchor=(-0.02, -0.16), ncols=2)
     if not rows:
         return None
     return Figure(

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from analyze.metrics import Estimate
 from analyze.numbers import Number
 from analyze.svg import Figure, pack
 from analyze.verdict import Alert, Verdict
 
 HERE = Path(__file__).parent
 MAX_EXAMPLES = 60
+UNIT = "\u00a0%"  # with a space that does not break
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ class PointSet:
 
 @dataclass(frozen=True)
 class RunView:
-    """Everything the page says of one run."""
+    """Everything the page says of one run.
+
+    tokens: the text of every token id. vectors: the rows (P, C) behind the point sets "text",
+    "before" and "after", for those who want to look at them elsewhere.
+    """
 
     name: str
     verdict: Verdict
@@ -51,6 +57,7 @@ class RunView:
     facts: list[tuple[str, str]]
     sets: dict[str, PointSet]
     tokens: Sequence[str]
+    vectors: dict[str, np.ndarray]
 
 
 def to_html(views: Sequence[RunView]) -> str:
@@ -60,7 +67,7 @@ def to_html(views: Sequence[RunView]) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    env.filters.update(shown=shown, bare=bare, figure=plain)
+    env.filters.update(shown=shown, interval=interval, bare=bare, figure=plain)
     runs = [_run(view) for view in views]
     every = [u for view in views for u in view.utterances]
     return env.get_template("template.html").render(
@@ -109,8 +116,13 @@ def shown(value: float, number: Number) -> str:
     if not math.isfinite(value):
         return ""
     if number.percent:
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.1f}{UNIT}"
     return f"{value:.2f}" if abs(value) >= 0.095 else f"{value:.3f}"
+
+
+def interval(e: Estimate, number: Number) -> str:
+    """Both ends, the unit once."""
+    return f"{shown(e.low, number).removesuffix(UNIT)} to {shown(e.high, number)}"
 
 
 def bare(value: float | None) -> str:

@@ -111,9 +111,14 @@ def style() -> Iterator[None]:
 
 
 def grid(
-    n_rows: int, n_columns: int, width: float = 9.0, height: float = 4.0, left: float = 0.62
+    n_rows: int,
+    n_columns: int,
+    width: float = 9.0,
+    height: float = 4.0,
+    left: float = 0.62,
+    top: float = 0.36,
 ) -> tuple[Canvas, list[list[Axes]]]:
-    """An empty figure of `n_rows` x `n_columns` axes; sizes in inches.
+    """An empty figure of `n_rows` x `n_columns` axes; sizes and margins in inches.
 
     Margins are fixed rather than fitted: fitting measures text twice and costs a second.
     """
@@ -123,7 +128,7 @@ def grid(
         left=left / width,
         right=1 - 0.15 / width,
         bottom=0.48 / height,
-        top=1 - 0.36 / height,
+        top=1 - top / height,
         wspace=0.62 * n_columns / width,
         hspace=0.85 * n_rows / height,
     )
@@ -131,21 +136,42 @@ def grid(
 
 
 def scatter(ax: Axes, xy: Floats, colour: str, label: str, size: float = 9.0) -> None:
-    """Rasterised points (P, 2); the shape goes with the colour."""
+    """Rasterised points (P, 2); the shape goes with the colour.
+
+    Text lies on top and larger: a token that is said a hundred times is still a single place.
+    """
     alpha = float(np.clip(30 / np.sqrt(max(len(xy), 1)), 0.25, 0.8))
+    if colour == TEXT:
+        alpha, size = 0.9, 1.8 * size
     ax.scatter(
         xy[:, 0], xy[:, 1], s=size, c=colour, marker=MARKS[colour], alpha=alpha, linewidths=0,
-        rasterized=True, label=f"{label} ({len(xy):,})",
+        rasterized=True, label=f"{label} ({len(xy):,})", zorder=2.1 if colour == TEXT else 2,
     )  # fmt: skip
 
 
-def legend(ax: Axes, **options: object) -> None:
-    """A legend whose marks are solid, whatever the points' transparency."""
-    found = ax.legend(**{"loc": "best", "fontsize": 8, "handletextpad": 0.3, **options})
+def legend(ax: Axes, outside: bool = False, **options: object) -> None:
+    """A legend whose marks are solid, whatever the points' transparency.
+
+    `outside`: at the figure's top right corner, where no point can lie beneath it.
+    """
+    chosen: dict[str, Any] = {"loc": "best", "fontsize": 8, "handletextpad": 0.4, **options}
+    if outside:
+        canvas = ax.get_figure(root=True)
+        assert canvas is not None  # an axes is always in a figure
+        chosen |= {"loc": "upper right", "ncols": 4, "borderaxespad": 0.1}
+        found = canvas.legend(*ax.get_legend_handles_labels(), **chosen)
+    else:
+        found = ax.legend(**chosen)
     for handle in found.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
             handle.set_rasterized(False)
+
+
+def percent(share: float) -> str:
+    """A share in words: whole above ten, one decimal below, the unit never on a line of its own."""
+    value = 100 * share
+    return f"{value:.0f}\u00a0%" if value >= 9.95 or value == 0 else f"{value:.1f}\u00a0%"
 
 
 def signed_colours(values: Floats, limit: float | None = None) -> Floats:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from analyze.numbers import Number
+from analyze.svg import percent
 from omni.verdict import CLIFF_ACCURACY, CLIFF_WER, SILENT_GAP
 
 NOISE = 0.1  # nats a token that a control may stray from 0
@@ -82,7 +83,7 @@ def _writing(by_key: Mapping[str, Number]) -> list[str]:
     wer = by_key["wer"].trained
     if not wer.defined:
         return []
-    return [f"Asked to repeat what it hears, it gets {_percent(wer.value)} of the words wrong."]
+    return [f"Asked to repeat what it hears, it gets {percent(wer.value)} of the words wrong."]
 
 
 def _geometry(by_key: Mapping[str, Number]) -> str:
@@ -90,16 +91,16 @@ def _geometry(by_key: Mapping[str, Number]) -> str:
     token, match = by_key["nearest_precision"], by_key["retrieval_audio_text_1"]
     near = _beats_controls(token)
     found = _beats_controls(match)
-    facts = f"{_percent(token.trained.value)} of the soft tokens are nearest to a token of their own transcript"
+    facts = f"{percent(token.trained.value)} of the soft tokens are nearest to a token of their own transcript"
     if token.untrained.defined and token.shuffled and token.shuffled.defined:
         facts += (
-            f" ({_percent(token.untrained.value)} untrained, "
-            f"{_percent(token.shuffled.value)} against another's)"
+            f" ({percent(token.untrained.value)} untrained, "
+            f"{percent(token.shuffled.value)} against another's)"
         )
     if match.trained.defined:
-        facts += f", and {_percent(match.trained.value)} of the utterances find their transcript by their means"
+        facts += f", and {percent(match.trained.value)} of the utterances find their transcript by their means"
         if match.chance is not None:
-            facts += f" (chance {_percent(match.chance)})"
+            facts += f" (chance {percent(match.chance)})"
     if near and found:
         return f"Audio lands where its own words are: {facts}."
     if near or found:
@@ -173,7 +174,7 @@ def alerts(numbers: Sequence[Number], about: Circumstances) -> list[Alert]:
         found.append(
             Alert(
                 "careful",
-                f"A word error rate of {_percent(wer.value)}: it writes more than was said.",
+                f"A word error rate of {percent(wer.value)}: it writes more than was said.",
             )
         )
     if about.base_model:
@@ -205,7 +206,7 @@ def tiles(numbers: Sequence[Number]) -> list[dict[str, str]]:
     """The four numbers of the verdict card, each beside its control."""
     by_key = {number.key: number for number in numbers}
     shown = []
-    for key, name, percent in (
+    for key, name, share in (
         ("gap_shuffled", "nats a token, right audio over wrong", False),
         ("wer", "of words wrong", True),
         ("retrieval_audio_text_1", "of utterances find their transcript", True),
@@ -214,13 +215,7 @@ def tiles(numbers: Sequence[Number]) -> list[dict[str, str]]:
         number = by_key[key]
         if number.trained.defined:
             value, control = number.trained.value, number.untrained
-            say = _percent if percent else "{:.2f}".format
+            say = percent if share else "{:.2f}".format
             against = f"untrained: {say(control.value)}" if control.defined else ""
             shown.append({"name": name, "value": say(value), "against": against})
     return shown
-
-
-def _percent(value: float) -> str:
-    """A share as the page writes it: whole above ten, one decimal below."""
-    share = 100 * value
-    return f"{share:.0f} %" if share >= 9.95 or share == 0 else f"{share:.1f} %"

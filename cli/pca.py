@@ -37,6 +37,17 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--lm", default="", help="LM checkpoint (default: the run's)")
     output = parser.add_argument_group("output")
     output.add_argument("--points", type=_count, default=5000, help="points in a picture, at most")
+    output.add_argument(
+        "--png", metavar="DIR", help="also write the figures as PNG files, for a paper"
+    )
+    output.add_argument(
+        "--export-projector", metavar="DIR",
+        help="also write the points as TSV for TensorBoard's embedding projector",
+    )  # fmt: skip
+    output.add_argument(
+        "--wandb", choices=("auto", "online", "offline", "disabled"), default="disabled",
+        help="also log numbers and figures to the run's wandb page; auto: online with a key",
+    )  # fmt: skip
     speed = parser.add_argument_group("speed")
     speed.add_argument("--device", default="cpu", help="torch device")
     return parser
@@ -44,11 +55,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(args: argparse.Namespace) -> int:
     # Torch and scikit-learn take seconds to import: `--help` does not wait for them.
+    from analyze import export
     from analyze.examine import Request
     from analyze.report import make_report
     from omni.runs import load_run, newest_run
+    from train.track import WANDB_PROJECT, wandb_mode
 
     start = time.perf_counter()
+    mode = wandb_mode(args.wandb)
     chosen = [load_run(path) for path in args.run] or [newest_run()]
     request = Request(
         shards=args.shards,
@@ -61,6 +75,12 @@ def _report(args: argparse.Namespace) -> int:
     report = make_report(args.out, chosen, request, _Progress(), _announce)
     for view in report.views:
         print(f"{view.name}: {view.verdict.headline.lower()}. {' '.join(view.verdict.sentences)}")
+    if args.png:
+        print(f"wrote {len(export.write_png(args.png, report.views))} figures to {args.png}")
+    if args.export_projector:
+        export.write_projector(args.export_projector, report.views)
+        print(f"wrote the points to {args.export_projector}")
+    export.log_wandb(report.views, chosen, WANDB_PROJECT, mode)
     size = Path(report.html).stat().st_size / 1e6
     took = time.perf_counter() - start
     print(f"wrote {report.html} ({size:.1f} MB) and {report.json} in {took:.0f} s")

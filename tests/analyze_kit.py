@@ -107,7 +107,7 @@ def teach(shuffled: bool = False) -> tuple[Projector, Projector]:
     ids = [torch.tensor(tok.encode(s.meta["text_norm"])) for s in data]
     heard, wanted = [], []
     for i, sample in enumerate(data):
-        h = trained.body(pad_features([sample.features])[0])[0]  # (N, d_out)
+        h = trained.body(pad_features([sample.features])[0].float())[0]  # (N, d_out)
         target = ids[(i + 1) % len(ids) if shuffled else i][: len(h)]
         heard.append(h[: len(target)])
         wanted.append(target)
