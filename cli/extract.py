@@ -27,6 +27,7 @@ EXAMPLES = """\
 Turn speech into shards of frozen Whisper features, ready for omni-train-projector.
 
   omni-extract --split demo                                 the embedded corpus: three splits
+  omni-extract --split train-clean-100                      downloaded if it is not in data/
   omni-extract --root /data/LibriSpeech --split dev-clean   an unpacked LibriSpeech tree
   omni-extract --audio-dir talks --split talks              any folder of audio, texts beside it
   omni-extract --verify shards                              look at every byte, name each fault
@@ -86,6 +87,15 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         "--role", choices=("train", "eval"), help="with --audio-dir (default: by name)"
     )
     group.add_argument("--manifest", type=Path, help="a manifest parquet instead of a corpus")
+    group.add_argument(
+        "--source",
+        choices=("auto", "disk", "hf", "openslr"),
+        default="auto",
+        help="of a LibriSpeech split without --root; auto: the first that has it",
+    )
+    group.add_argument(
+        "--downloads", type=Path, default=Path("data"), help="folder that downloads are kept in"
+    )
     group.add_argument("--limit", type=int, help="only that many utterances, the plan's first")
 
 
@@ -123,7 +133,16 @@ def extract(args: argparse.Namespace) -> int:
     if args.verify:
         return verify(args.verify)
     manifests = find_manifests(
-        Source(args.split, args.root, args.audio_dir, args.transcripts, args.role, args.manifest)
+        Source(
+            split=args.split,
+            root=args.root,
+            audio_dir=args.audio_dir,
+            transcripts=args.transcripts,
+            role=args.role,
+            manifest=args.manifest,
+            source=args.source,
+            downloads=args.downloads,
+        )
     )
     for manifest in manifests:
         path = args.manifests / f"{manifest.split}.parquet"
@@ -183,7 +202,7 @@ def make_settings(args: argparse.Namespace, encoder: "WhisperEncoder") -> "Setti
     from omni.whisper import parse_layers
 
     on_gpu = encoder.device.type == "cuda"
-    embedded = args.root is None and args.audio_dir is None and args.manifest is None
+    embedded = args.split.startswith(("demo", "smoke")) and args.root is None
     return Settings(
         out=args.out,
         layers=parse_layers(args.layers, encoder.n_layers),

@@ -146,9 +146,10 @@ def test_a_missing_split_names_what_is_there(corpus: Path, tmp_path: Path) -> No
 
 
 def test_published_counts_are_compared() -> None:
-    assert len(PUBLISHED) == 7
+    assert len(PUBLISHED) == 9
     assert compare_with_published("dev-clean", 11, 5.0).startswith("warning: dev-clean: 11")
     assert compare_with_published("dev-clean", 2703, 5.4 * 3600).startswith("dev-clean: 2703")
+    assert compare_with_published("dev-clean-2", 1089, 7.0).startswith("dev-clean-2: 1089")
     assert compare_with_published("mine", 1, 1.0) == ""
 
 
@@ -377,8 +378,11 @@ def test_a_disk_that_fills_up_leaves_whole_shards(
 
 
 def test_questions_without_an_answer_end_in_one_line(tmp_path: Path, capsys) -> None:
-    assert main(["--split", "train-clean-100"]) == 1
+    args = ["--split", "train-clean-100", "--source", "disk", "--downloads", str(tmp_path)]
+    assert main(args) == 1
     assert "give --root" in capsys.readouterr().err
+    assert main(["--split", "nonesuch", "--downloads", str(tmp_path)]) == 1
+    assert "where is the corpus?" in capsys.readouterr().err
     assert main(["--split", "dev-clean", "--root", str(tmp_path / "none")]) == 1
     assert "no such folder" in capsys.readouterr().err
 

@@ -1,11 +1,13 @@
 """Which corpus the options mean. Must not know how any of them is laid out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from extract.corpora import hub, openslr
 from extract.corpora.demo import DEMO_SPLITS, demo_manifest
 from extract.corpora.folder import folder_manifest
-from extract.corpora.librispeech import librispeech_manifest
+from extract.corpora.librispeech import PUBLISHED, canonical_split, librispeech_manifest
 from extract.corpora.smoke import smoke_manifest
 from omni.errors import OmniError
 from omni.manifest import Manifest, read_manifest
@@ -21,6 +23,8 @@ class Source:
     transcripts: str = "auto"
     role: str | None = None
     manifest: Path | None = None  # a manifest parquet
+    source: str = "auto"  # of a LibriSpeech split: disk, hf, openslr, or auto for the first of them
+    downloads: Path = Path("data")  # what is downloaded goes there
 
 
 def find_manifests(source: Source) -> list[Manifest]:
@@ -44,8 +48,37 @@ def find_manifests(source: Source) -> list[Manifest]:
         return [demo_manifest(source.split)]
     if source.split == "smoke":
         return [smoke_manifest()]
+    return [librispeech_manifest(fetch(source), source.split)]
+
+
+def fetch(source: Source) -> Path:
+    """The root of a LibriSpeech tree that holds the split, brought here if it must be.
+
+    Raises:
+        OmniError: no source has it; the message says why for each.
+    """
+    split = canonical_split(source.split)
+    if split not in PUBLISHED:
+        mend = f"give --root or --audio-dir, or one of demo, smoke, {', '.join(PUBLISHED)}"
+        raise OmniError("where is the corpus?", f"--split {source.split}", mend)
+    if (source.downloads / "LibriSpeech" / split).is_dir():
+        return source.downloads
+    if source.source == "disk":
+        mend = "give --root, the folder of the unpacked tree, or another --source"
+        raise OmniError(f"no {split} on this disk", str(source.downloads), mend)
+    fetchers: dict[str, Callable[[str, Path], Path]] = {
+        "hf": hub.fetch_split,
+        "openslr": openslr.fetch_split,
+    }
+    if PUBLISHED[split].resource != 12 or (source.downloads / f"{split}.tar.gz").is_file():
+        del fetchers["hf"]  # not there, or needless
+    failures = []
+    for name, fetcher in fetchers.items():
+        if source.source in (name, "auto"):
+            try:
+                return fetcher(split, source.downloads)
+            except OmniError as error:
+                failures.append(f"{name}: {error}")
     raise OmniError(
-        "where is the corpus?",
-        f"--split {source.split}",
-        "give --root, the folder of the unpacked LibriSpeech tree",
+        "no source brings the split", split, "; ".join(failures) or f"not at {source.source}"
     )

@@ -21,9 +21,10 @@ class PublishedSplit:
     """What the corpus's authors publish of a split (OpenSLR resources 12 and 31)."""
 
     utterances: int
-    hours: float
+    hours: float | None  # None where the authors give none
     md5: str  # of the tar.gz
     aliases: tuple[str, ...]  # other spellings in use
+    resource: int = 12  # its number at OpenSLR
 
 
 PUBLISHED = {
@@ -44,6 +45,8 @@ PUBLISHED = {
     "train-other-500": PublishedSplit(
         148688, 496.7, "d1a0fd59409feb2c614ce4d30c387708", ("other/train.500",)
     ),
+    "dev-clean-2": PublishedSplit(1089, None, "6d7ab67ac6a1d2c993d050e16d61080d", (), 31),
+    "train-clean-5": PublishedSplit(1519, None, "5df7d4e78065366204ca6845bb08f490", (), 31),
 }
 
 
@@ -102,8 +105,11 @@ def compare_with_published(split: str, utterances: int, seconds: float) -> str:
     if published is None:
         return ""
     hours = seconds / 3600
-    line = f"{split}: {utterances} utterances, {hours:.1f} h; published {published.utterances}, {published.hours} h"
-    same = utterances == published.utterances and abs(hours - published.hours) < 0.1
+    there = f"{published.utterances}" + (f", {published.hours} h" if published.hours else "")
+    line = f"{split}: {utterances} utterances, {hours:.1f} h; published {there}"
+    same = utterances == published.utterances and (
+        published.hours is None or abs(hours - published.hours) < 0.1
+    )
     return line if same else f"warning: {line}: not the whole split"
 
 
