@@ -121,7 +121,9 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * n_embd, n_embd, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.relu(self.c_fc(x)).square())
+        # In place where autograd keeps neither side: this is the widest tensor of a layer.
+        x = F.relu(self.c_fc(x), inplace=True)
+        return self.c_proj(x.square() if x.requires_grad else x.square_())
 
 
 class Block(nn.Module):
@@ -278,8 +280,11 @@ class NanoChat(nn.Module):
 
     def read_out(self, x: Tensor) -> Tensor:
         """Final norm, lm_head, crop of the padded vocabulary, softcap. (..., C) -> fp32 logits."""
+        cap = self.era.softcap
         logits = self.lm_head(norm(x))[..., : self.config.vocab_size].float()
-        return self.era.softcap * torch.tanh(logits / self.era.softcap)
+        if logits.requires_grad:
+            return cap * torch.tanh(logits / cap)
+        return logits.div_(cap).tanh_().mul_(cap)  # the same, without three more such tables
 
     # -- what surrounds it ---------------------------------------------------------------------
 
@@ -366,7 +371,11 @@ class NanoChat(nn.Module):
 
 
 def _windows(config: NanoChatConfig, era: Era) -> list[int | None]:
-    """Keys before the current one that each layer sees; None for all of them."""
+    """Keys before the current one that each layer sees; None for all of them.
+
+    No pattern means all L, as upstream's loaders have read such a meta since windows exist: its
+    midtraining left the pattern out.
+    """
     if not era.windowed:
         return [None] * config.n_layer
     pattern = (config.window_pattern or "L").upper()
