@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -181,6 +180,9 @@ def test_c_against_c20(tmp_path: Path) -> None:
             assert from_state_dict(ruled_state(era, CONFIG), fields).era.name == era
     write(tmp_path, era="C", user_config={"eval_tokens": 41_943_040, "depth": 3})
     assert load_checkpoint(tmp_path)[0].era.name == "C20"
+    write(tmp_path, era="C", softcap=20, rope_bf16=True)  # the user's own note in the meta
+    era = load_checkpoint(tmp_path)[0].era
+    assert (era.name, era.rope_bf16) == ("C20", True)
 
 
 @pytest.mark.parametrize("era", ["A", "B", "C", "D", "E"])
@@ -269,7 +271,8 @@ def test_model_with_code_in_it(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     torch.save({**state, "x": Exploit(mark)}, tmp_path / "model_000007.pt")
     fails(tmp_path, "could run code; not loaded")
-    (tmp_path / "model_000007.pt").write_bytes(pickle.dumps(Exploit(mark)))
+    by_hand = f"cposix\nmkdir\n(V{mark}\ntR.".encode()
+    (tmp_path / "model_000007.pt").write_bytes(by_hand)
     fails(tmp_path, "not loaded|no torch checkpoint")
     assert not mark.exists()
 

@@ -7,10 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nanochat_reference import ids_by_rule, ruled_model
+from training_kit import chat_tokenizer
 
 from omni.errors import OmniError
 from omni.nanochat import NanoChat, NanoChatConfig, random_init
 from omni.nanochat.build import cast_matrices
+from omni.projector import build_projector
+from omni.prompt import build_batch, choose_template
 
 ERA_NAMES = ["A", "B", "C", "C20", "D", "E"]
 
@@ -134,6 +137,22 @@ def test_gradient_reaches_soft_rows_and_nothing_else(era: str, checkpointing: bo
     assert all(p.grad is None and not p.requires_grad for p in lm.parameters())
     assert not lm.training
     assert lm.fingerprint() == before
+
+
+@pytest.mark.parametrize("era", ERA_NAMES)
+def test_every_projector_parameter_learns_through_the_frozen_lm(era: str) -> None:
+    tok = chat_tokenizer()
+    lm = ruled_model(era, vocab_size=tok.vocab_size)
+    torch.manual_seed(0)
+    sizes = {"d_in": 16, "n_embd": 64, "n_ve": lm.n_ve, "kv_dim": lm.kv_dim, "hidden": 32}
+    projector = build_projector(**sizes, n_layers_in=2)  # type: ignore[arg-type]
+    soft = projector(torch.randn(2, 2, 21, 16), torch.tensor([21, 9]))
+    batch = build_batch(lm, tok, soft, ["one", "another"], choose_template({"kind": "sft"}))
+    logits = lm.forward_embeds(batch.rows, batch.ve_rows, positions=batch.positions)
+    torch.nn.functional.cross_entropy(logits, batch.targets[batch.positions]).backward()
+    silent = [k for k, p in projector.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+    assert all(p.grad is None for p in lm.parameters())
 
 
 def test_checkpointing_changes_no_gradient() -> None:

@@ -9,6 +9,7 @@ from test_nanochat_forward import ERA_NAMES, inputs, models, part
 
 from omni.errors import OmniError
 from omni.nanochat import NanoChat
+from omni.nanochat.build import cast_matrices
 from omni.nanochat.generate import generate
 
 
@@ -86,3 +87,18 @@ def test_a_cap_beyond_the_rotary_table_is_refused_at_once() -> None:
         generate(lm, rows, ve, torch.tensor([30]), set(), 11)
     with pytest.raises(OmniError, match="at least 1"):
         generate(lm, rows, ve, torch.tensor([0]), set(), 1)
+
+
+@pytest.mark.parametrize("era", ERA_NAMES)
+def test_bf16_decodes_from_fp32_rows(era: str) -> None:
+    """As on a GPU: bf16 matrices and cache, fp32 rows from a projector."""
+    lm = cast_matrices(ruled_model(era), torch.bfloat16)
+    rows, ve = inputs(lm, [12, 7])
+    whole = lm.forward_embeds(rows, ve)
+    cache = lm.new_cache(2, 12)
+    assert cache.keys.dtype == torch.bfloat16
+    lm.forward_embeds(rows[:, :5], part(ve, slice(None), slice(5)), cache=cache)
+    rest = lm.forward_embeds(rows[:, 5:], part(ve, slice(None), slice(5, 12)), cache=cache)
+    assert (rest - whole[:, 5:]).abs().mean() < 0.02
+    out = generate(lm, rows, ve, torch.tensor([12, 7]), set(), [5, 3])
+    assert [len(row) for row in out] == [5, 3]

@@ -33,8 +33,8 @@ def load_checkpoint(
         path_or_name: as `discovery.find_checkpoint` takes it; "demo" is the LM shipped with this
             project, "auto" the user's own if there is one.
         device: where the model goes.
-        softcap: override, see `from_state_dict`.
-        rope_bf16: override, see `from_state_dict`.
+        softcap: override, see `from_state_dict`; None takes the meta's "softcap", if it has one.
+        rope_bf16: override, see `from_state_dict`; None takes the meta's "rope_bf16".
         dtype: of the matrices; None means bfloat16 on a CUDA device and float32 elsewhere.
 
     Returns:
@@ -52,6 +52,9 @@ def load_checkpoint(
     if dtype is None:
         dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
     state = read_state(files.model)
+    # nanochat writes neither; a user whose checkpoint is ambiguous can, once and for all commands.
+    softcap = meta.get("softcap") if softcap is None else softcap
+    rope_bf16 = meta.get("rope_bf16") if rope_bf16 is None else rope_bf16
     try:
         lm = from_state_dict(
             state, meta["model_config"], meta.get("user_config"), softcap, rope_bf16, dtype

@@ -133,7 +133,8 @@ def _c_or_c20(era: Era, user_config: Mapping[str, Any], softcap_given: bool) -> 
         warnings.warn(
             "eras C and C20 (2 to 9 March 2026) have the same tensors and this checkpoint's meta "
             "doesn't tell them apart: softcap 15 and a bfloat16 RoPE table are taken. For one of "
-            "those days pass softcap=20 (and rope_bf16=False from the evening of 4 March on).",
+            "those days pass softcap=20 (and rope_bf16=False from the evening of 4 March on), or "
+            'write "softcap": 20, "rope_bf16": false into its meta.',
             stacklevel=3,
         )
     return era
