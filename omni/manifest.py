@@ -3,14 +3,15 @@
 `manifests/README.md` describes every column. Must not know how a corpus is laid out on disk.
 """
 
+import io
 import itertools
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from omni.errors import OmniError
+from omni.files import write_whole
 
 MANIFEST_SCHEMA = 1
 ROLES = ("train", "eval", "smoke")
@@ -101,10 +102,9 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         for field in fields(Utterance)
     }
     table = pa.table(columns).replace_schema_metadata({"nanochat-omni": json.dumps(header)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_whole(path, buffer.getvalue())
 
 
 def read_manifest(path: Path) -> Manifest:

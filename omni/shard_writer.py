@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from omni.errors import OmniError
+from omni.files import temporary_path, write_whole
 from omni.shards import (
     FAILURES_NAME,
     INDEX_NAME,
@@ -66,7 +66,7 @@ class ShardWriter:
         for stale in spec.folder.glob(f".{self.name}.*.tmp"):
             stale.unlink(missing_ok=True)
         # Unique: a lost worker that is still alive can't write into its successor's file.
-        self._temporary = spec.folder / f".{self.name}.{socket.gethostname()}-{os.getpid()}.tmp"
+        self._temporary = temporary_path(spec.folder, self.name)
         self._file = self._temporary.open("wb")
         self._hashing = _HashingWriter(self._file)
         # PAX differs from the default only where a key is longer than USTAR's 100 bytes.
@@ -229,7 +229,7 @@ def write_index(spec: SplitSpec, n_shards: int) -> dict[str, Any] | None:
         ],
     }
     lines = [json.dumps(failure, sort_keys=True) for s in sidecars for failure in s["failures"]]
-    _write_whole(spec.folder / FAILURES_NAME, "".join(line + "\n" for line in lines).encode())
+    write_whole(spec.folder / FAILURES_NAME, "".join(line + "\n" for line in lines).encode())
     write_json(spec.folder / INDEX_NAME, index)
     return index
 
@@ -264,16 +264,7 @@ def plan_hash(planned_ids: Sequence[str]) -> str:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON, whole or not at all, on the disk when this returns."""
-    _write_whole(path, (json.dumps(content, sort_keys=True) + "\n").encode())
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, (json.dumps(content, sort_keys=True) + "\n").encode())
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -206,6 +207,9 @@ def test_run_again_does_nothing_and_a_lost_shard_comes_back(
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
     (folder / "dev-clean-000001.json").unlink()
     (folder / ".dev-clean-000001.other-host-1.tmp").write_bytes(b"left by a kill")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (folder / f".index.json.{socket.gethostname()}-{dead.pid}.tmp").write_bytes(b"left too")
     assert main(command(corpus, encoder_folder, tmp_path)) == 0
     changed = [path.name for path, time in before.items() if path.stat().st_mtime_ns != time]
     assert changed == ["dev-clean-000001.tar"]

@@ -1,0 +1,215 @@
+"""omni-doctor: what this machine has, what it lacks, and how to mend it."""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import sys
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cli._common import make_parser, run
+from omni.errors import OmniError
+
+PACKAGES = (
+    "torch",
+    "torchaudio",
+    "transformers",
+    "webdataset",
+    "datasets",
+    "pyarrow",
+    "soundfile",
+    "numpy",
+)
+OPTIONAL = {"ray": "ray", "modelscope": "modelscope"}
+NETWORK_TIMEOUT_SECONDS = 2.0
+ENOUGH_DISK_GB = 30  # features and audio of train-clean-100
+
+DESCRIPTION = """\
+Look at everything the other commands need. Exit status 1 if something must be mended.
+
+  omni-doctor              the network too, two seconds a host at most
+  omni-doctor --offline    only this machine
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: `ok`, `note` (works, but know it) or `bad` (mend it)."""
+
+    level: Literal["ok", "note", "bad"]
+    what: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level:<4} {self.what}" + (f": {self.mend}" if self.mend else "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script."""
+    parser = make_parser("omni-doctor", DESCRIPTION)
+    parser.add_argument("--offline", action="store_true", help="don't ask any host")
+    parser.add_argument("--encoder", default="openai/whisper-base", help="encoder to look for")
+    parser.add_argument("--lm", default="auto", help="LM to look for: path, name, auto or demo")
+    parser.add_argument("--out", type=Path, default=Path("shards"), help="where shards would go")
+    return run(parser, doctor, argv)
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Print every finding; 1 if one is bad."""
+    bad = 0
+    for finding in findings(args):
+        print(finding)
+        bad += finding.level == "bad"
+    return 1 if bad else 0
+
+
+def findings(args: argparse.Namespace) -> Iterator[Finding]:
+    """All checks, cheapest first."""
+    yield from check_versions()
+    yield check_torchaudio()
+    yield check_device()
+    yield from check_codecs()
+    yield check_disk(args.out)
+    yield check_encoder(args.encoder)
+    yield check_lm(args.lm)
+    if not args.offline:
+        yield from check_network()
+
+
+def check_versions() -> Iterator[Finding]:
+    """Python and the packages."""
+    enough = sys.version_info >= (3, 11)
+    yield Finding(
+        "ok" if enough else "bad",
+        f"Python {platform.python_version()}",
+        "" if enough else "3.11 or newer is needed",
+    )
+    for name in PACKAGES:
+        try:
+            yield Finding("ok", f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("bad", f"{name} is not installed", "make setup")
+    for name, extra in OPTIONAL.items():
+        try:
+            yield Finding("ok", f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(
+                "note", f"{name} is not installed", f"pip install -e .[{extra}] if you want it"
+            )
+
+
+def check_torchaudio() -> Finding:
+    """torch and torchaudio must be built for one another."""
+    from omni.audio import import_torchaudio
+
+    try:
+        import_torchaudio()
+    except OmniError as error:
+        return Finding("bad", f"{error.what} ({error.where})", error.mend)
+    return Finding("ok", "torchaudio loads beside this torch")
+
+
+def check_device() -> Finding:
+    """A GPU, or a CPU and what that means."""
+    import torch
+
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        return Finding("ok", f"CUDA {torch.version.cuda}: {names}")
+    threads = torch.get_num_threads()
+    return Finding(
+        "note", f"no GPU, {threads} CPU threads", "about a second of whisper-base a clip and core"
+    )
+
+
+def check_codecs() -> Iterator[Finding]:
+    """What libsndfile decodes."""
+    import soundfile
+
+    known = soundfile.available_formats()
+    for needed, use in (
+        ("FLAC", "LibriSpeech"),
+        ("OGG", "the demo corpus"),
+        ("WAV", "smoke clips"),
+        ("MP3", "podcasts"),
+    ):
+        if needed in known:
+            yield Finding("ok", f"libsndfile {soundfile.__libsndfile_version__} decodes {needed}")
+        else:
+            yield Finding(
+                "bad" if needed != "MP3" else "note",
+                f"libsndfile can't decode {needed} ({use})",
+                "pip install -U soundfile",
+            )
+
+
+def check_disk(out: Path) -> Finding:
+    """Room where the shards go."""
+    folder = out.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        return Finding("bad", f"{folder} can't be written", "give --out another folder")
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < ENOUGH_DISK_GB:
+        return Finding(
+            "note",
+            f"{free:.1f} GB free in {folder}",
+            f"train-clean-100 needs about {ENOUGH_DISK_GB} GB",
+        )
+    return Finding("ok", f"{free:.0f} GB free in {folder}")
+
+
+def check_encoder(name: str) -> Finding:
+    """Which weights would be used."""
+    from omni.weights import find_weights
+    from omni.whisper import encoder_hash
+
+    try:
+        weights = find_weights(name)
+    except OmniError as error:
+        return Finding("bad", f"{error.what} ({error.where})", error.mend)
+    digest = encoder_hash(
+        {key.removeprefix("encoder."): value for key, value in weights.tensors.items()}
+    )
+    return Finding("ok", f"encoder {name} from {weights.source}, hash {digest[:12]}")
+
+
+def check_lm(name: str) -> Finding:
+    """Which LM would be used."""
+    from omni.nanochat import load_checkpoint
+
+    try:
+        lm, tokenizer, meta = load_checkpoint(name)
+    except OmniError as error:
+        return Finding("bad", f"LM: {error.what} ({error.where})", error.mend)
+    c = lm.config
+    return Finding(
+        "ok",
+        f"LM {name}: era {lm.era.name}, {c.n_layer} layers of {c.n_embd}, vocabulary {tokenizer.vocab_size}, kind {meta['kind']}",
+    )
+
+
+def check_network() -> Iterator[Finding]:
+    """Which sources of weights and audio answer; none is needed if what they bring is here."""
+    from extract.corpora.openslr import MIRRORS
+
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    for name, url in (("Hugging Face hub", hub), *(("OpenSLR", mirror) for mirror in MIRRORS)):
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            with socket.create_connection((parts.hostname or "", port), NETWORK_TIMEOUT_SECONDS):
+                yield Finding("ok", f"{name} answers at {parts.hostname}")
+        except OSError as error:
+            yield Finding(
+                "note",
+                f"{name} does not answer at {parts.hostname}",
+                f"{error}; needed only for downloads",
+            )
