@@ -89,6 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     g = parser.add_argument_group("speed")
     g.add_argument("--micro-batch-size", type=int, default=default["micro_batch_size"],
         help="utterances in one forward pass; 0: the whole batch. Less memory, same result")  # fmt: skip
+    g.add_argument("--checkpoint-activations", action="store_true",
+        help="compute the LM's layers twice instead of keeping them: less memory, same result")  # fmt: skip
     g.add_argument("--workers", type=int, default=default["workers"],
         help="processes that read shards; 0: a thread")  # fmt: skip
     g.add_argument("--device", default=default["device"], help="auto, cpu, cuda, cuda:1")

@@ -53,6 +53,14 @@ def test_micro_batches_change_no_gradient() -> None:
     torch.testing.assert_close(gradients(whole), gradients(parts), rtol=1e-4, atol=1e-7)
 
 
+def test_checkpointed_activations_change_no_gradient() -> None:
+    plain, twice = make_trainee(), make_trainee()
+    twice.lm.activation_checkpointing = True
+    backward(plain, pack())
+    backward(twice, pack())
+    torch.testing.assert_close(gradients(plain), gradients(twice))
+
+
 def test_loss_is_the_mean_over_target_tokens_not_over_utterances() -> None:
     trainee = make_trainee()
     one_by_one = [backward(trainee, pack(i, 7)) for i in range(7)]

@@ -119,6 +119,7 @@ def _open(
     state = _resumable(options, folder, resume)
     data = gather(options.shards, options.weights, options.eval_shards, options.eval_limit)
     lm, tok, meta = load_checkpoint(options.lm, device)
+    lm.activation_checkpointing = options.checkpoint_activations
     lm_hash = lm.fingerprint()
     template = choose_template(meta, options.prompt)
     sample = next(iter(data.eval_sets.values()))[0]

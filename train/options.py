@@ -6,10 +6,13 @@ Must not know how any of it is used.
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-# A resumed run may differ from its first start in these: they don't change a weight.
+# A resumed run may differ from its first start in these: none of them changes the recipe.
 FREE = frozenset(
-    {"workers", "wandb", "device", "eval_shards", "eval_limit", "decode_limit", "shards"}
-)
+    {
+        "workers", "wandb", "device", "shards", "eval_shards", "eval_limit", "decode_limit",
+        "micro_batch_size", "checkpoint_activations",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class TrainOptions:
     batch_size: int = 32
     batch_frames: int = 0
     micro_batch_size: int = 0
+    checkpoint_activations: bool = False
     buffer: int = 2048
     lr: float = 1e-3
     warmup: int = 50
