@@ -143,10 +143,11 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
         ("shuffled", s.trained, partner.tolist()),
         ("text", None, None),
     ]
+    text = sample.read_text(s.lm, s.tok, samples, detail)
     return Evidence(
-        text=sample.read_text(s.lm, s.tok, samples, detail),
-        trained=sample.read_audio(s.lm, s.trained, samples, detail, progress),
-        untrained=sample.read_audio(s.lm, s.untrained, samples, detail, progress),
+        text=text,
+        trained=sample.read_audio(s.lm, s.trained, samples, text, detail, progress),
+        untrained=sample.read_audio(s.lm, s.untrained, samples, text, detail, progress),
         partner=partner,
         labels=np.unique(texts, return_inverse=True)[1],
         evaluated=evaluated,
@@ -213,10 +214,14 @@ def _pictures(
             figures.text_pca(e, picked),
             figures.words(e, names, texts),
         ]
-    drawn.append(figures_detail.matrices(e, names, ids, texts, _step_seconds(s)))
+        drawn.insert(3, figures.value_pca(e, picked))
+    drawn += figures_detail.matrices(e, names, ids, texts, _step_seconds(s))
     if len(picked.text) >= 3:
         drawn += [figures.layers(e), figures_detail.lens_curves(e), figures_detail.distributions(e)]
-        drawn += [figures.variance(e, picked), figures.encoder_frames(*_frames(s.samples))]
+        drawn += [
+            figures_detail.variance(e, picked),
+            figures_detail.encoder_frames(*_frames(s.samples)),
+        ]
     drawn.append(figures_detail.training_curves(s.run.metrics()))
     return [figure for figure in drawn if figure is not None]
 
@@ -253,6 +258,10 @@ def _point_sets(e: Evidence, picked: figures.Picked, step_seconds: float) -> dic
         first = np.searchsorted(audio.utterance, lens.utterance)
         token = np.where(known, audio.nearest[np.where(known, first + lens.step, 0)], 0)
         sets[f"inner-{name}"] = of_audio(lens.utterance, lens.step, token)
+    if e.trained.value is not None:
+        at = picked.audio
+        token = np.maximum(e.trained.value.nearest[at], 0)
+        sets["after-values"] = of_audio(e.trained.utterance[at], e.trained.step[at], token)
     own = e.lenses["text"]
     token = np.array([e.text.ids[u][k] for u, k in zip(own.utterance, own.step, strict=True)])
     sets["inner-text"] = PointSet("text", own.utterance, own.step, token)
@@ -274,14 +283,14 @@ def _circumstances(s: Setting, e: Evidence) -> Circumstances:
         checkpoint=s.checkpoint,
         finished=max((int(line["step"]) for line in lines), default=0) >= steps,
         base_model=s.template.kind == "base",
-        single_tokens_of=int(e.trained.utterance.max()) + 1,
+        single_tokens_of=e.trained.detail,
     )
 
 
 def _utterances(s: Setting, e: Evidence) -> list[dict[str, Any]]:
     """What is known of each utterance, in the report's order."""
     decoded = {u["id"]: u for u in e.evaluated["trained"]["utterances"]}
-    shown = int(e.trained.utterance.max()) + 1
+    shown = e.trained.detail
     found = []
     for i, x in enumerate(s.samples):
         u = decoded[x.meta["id"]]

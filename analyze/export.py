@@ -104,7 +104,8 @@ def log_wandb(views: Sequence[RunView], runs: Sequence[Run], project: str, mode:
         ]
         rows: list[list[Any]] = [
             [
-                n.name, n.trained.value, n.trained.low, n.trained.high, n.untrained.value,
+                n.name, n.trained.value, n.trained.low, n.trained.high,
+                n.untrained.value if n.untrained else None,
                 n.shuffled.value if n.shuffled else None, n.chance,
             ]
             for n in view.numbers

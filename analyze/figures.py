@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 
 from analyze.metrics import TINY, Floats, Ints
 from analyze.numbers import Evidence
-from analyze.position import fit_pca, position_r2, remove_position
+from analyze.position import fit_pca
 from analyze.sample import Audio
 from analyze.svg import (
     AUDIO,
@@ -32,7 +32,6 @@ from analyze.svg import (
 )
 
 WORDS_SHOWN = 24
-COMPONENTS = 20
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,38 @@ def text_pca(e: Evidence, picked: Picked) -> Figure:
         "Audio seen along the text's own axes",
         "The PCA is fitted to the transcripts' token embeddings alone and audio is projected into "
         "it, so audio has no say in the axes. The two axes hold "
-        f"{percent(_share(pca, 0) + _share(pca, 1))} of the text's variance, {percent(shares[0])} of the "
+        f"{percent(share(pca, 0) + share(pca, 1))} of the text's variance, {percent(shares[0])} of the "
         f"audio's before training and {percent(shares[1])} after.",
         [("Before training", pca, clouds[0]), ("After training", pca, clouds[1])],
     )
     return figure
+
+
+def value_pca(e: Evidence, picked: Picked) -> Figure | None:
+    """Audio and text in the value rows, after training; None where there are none."""
+    if e.trained.value is None or e.text.value is None:
+        return None
+    text, audio = e.text.value.rows[picked.text], e.trained.value.rows[picked.audio]
+    panels = []
+    for name, x, y in (
+        ("As they are", text, audio),
+        ("Centres removed", text - text.mean(0), audio - audio.mean(0)),
+    ):
+        clouds = [
+            Cloud("text", "text tokens", TEXT, x),
+            Cloud("after-values", "soft tokens", AUDIO, y),
+        ]
+        panels.append((name, fit_pca(np.concatenate([x, y])), clouds))
+    return _panels(
+        "values",
+        "The second entrance: value rows",
+        "nanochat looks tokens up twice: once for the input row, once for the values that its "
+        "attention copies. The projector fills both. Here are the value rows of all layers side by "
+        "side, after training; before it they are all zero. Pointing shows the token whose value "
+        "rows are nearest.",
+        panels,
+        share_axes=False,
+    )
 
 
 def _before_after(
@@ -160,7 +186,7 @@ def _panels(
                 centre, spread = xy.mean(0), float(np.sqrt(((xy - xy.mean(0)) ** 2).sum(1).mean()))
                 rows.append([name, cloud.label, len(xy), *(float(v) for v in centre), spread])
             drawn.append((ax, placed))
-            _label_axes(ax, pca, small)
+            label_axes(ax, pca, small)
         if share_axes:
             _same_limits([ax for ax, _ in drawn])
         legend(flat[0], outside=True, markerscale=2 if small else 1.5)
@@ -173,15 +199,15 @@ def _panels(
     return Figure(key, title, caption, alt, Table(head, rows), canvas, hit)
 
 
-def _label_axes(ax: Axes, pca: PCA, small: bool = False) -> None:
+def label_axes(ax: Axes, pca: PCA, small: bool = False) -> None:
     """Every axis says how much of the variance it holds."""
-    ax.set_xlabel(f"PC 1 ({percent(_share(pca, 0))})", labelpad=1 if small else 4)
-    ax.set_ylabel(f"PC 2 ({percent(_share(pca, 1))})", labelpad=1 if small else 4)
+    ax.set_xlabel(f"PC 1 ({percent(share(pca, 0))})", labelpad=1 if small else 4)
+    ax.set_ylabel(f"PC 2 ({percent(share(pca, 1))})", labelpad=1 if small else 4)
     if small:
         ax.tick_params(labelsize=6.5)
 
 
-def _share(pca: PCA, component: int) -> float:
+def share(pca: PCA, component: int) -> float:
     shares = pca.explained_variance_ratio_
     return float(shares[component]) if component < len(shares) else 0.0
 
@@ -238,51 +264,6 @@ def _balance(clouds: Sequence[Cloud]) -> list[Cloud]:
         )
         for c in clouds
     ]
-
-
-def encoder_frames(frames: Floats, step: Ints, step_seconds: float) -> Figure:
-    """Raw encoder features (P, d) coloured by time, before and after removing position."""
-    cleaned, kept = remove_position(frames, step)
-    versions = [("As they come", frames, step)]
-    if len(cleaned) > 10:
-        versions.append(("Position's mean removed", cleaned, step[kept]))
-    rows: list[list[str | float | int]] = []
-    with style():
-        canvas, axes = grid(1, 2, 9.6)
-        canvas.subplots_adjust(right=0.9)
-        last = float(step.max() * step_seconds)
-        for ax, (name, x, t) in zip(axes[0], versions, strict=False):
-            pca = fit_pca(x, 3)
-            xy = pca.transform(x.astype(np.float64))
-            marks = ax.scatter(
-                xy[:, 0], xy[:, 1], s=6, c=t * step_seconds, cmap="viridis", alpha=0.7, linewidths=0,
-                rasterized=True, vmin=0, vmax=last,
-            )  # fmt: skip
-            ax.set_title(name)
-            _label_axes(ax, pca)
-            rows += [
-                [name, i + 1, _share(pca, i), position_r2(xy[:, i], t)] for i in range(xy.shape[1])
-            ]
-        bar = canvas.colorbar(marks, cax=canvas.add_axes((0.92, 0.14, 0.012, 0.74)))
-        bar.set_label("seconds")
-        bar.outline.set_visible(False)
-        for ax in axes[0][len(versions) :]:
-            ax.set_visible(False)
-    clock = float(np.nan_to_num(rows[0][3]))
-    caption = (
-        f"Frames of the encoder itself, coloured by time. A smooth curve over time explains "
-        f"{percent(clock)} of the first component as the features come: a PCA of them draws a clock. "
-        "On the right the mean of each position over the utterances is taken off, at positions "
-        "that at least five utterances reach."
-    )
-    return Figure(
-        "encoder",
-        "Raw encoder features: mind the clock",
-        caption,
-        "Two scatter plots of encoder frames coloured by time, before and after removing position.",
-        Table(["version", "component", "share of variance", "R2 of time"], rows),
-        canvas,
-    )
 
 
 def words(e: Evidence, names: Sequence[str], texts: Sequence[str]) -> Figure:
@@ -355,38 +336,6 @@ def _draw_words(
     )
     ax.scatter(t[:, 0], t[:, 1], s=30, c=TEXT, marker="^", zorder=2, label="the word's embedding")
     ax.margins(0.12)
-    _label_axes(ax, pca)
+    label_axes(ax, pca)
     legend(ax, loc="lower right")
     return rows
-
-
-def variance(e: Evidence, picked: Picked) -> Figure:
-    """Cumulative explained variance of each cloud."""
-    clouds = [
-        ("text tokens", TEXT, "-", e.text.rows[picked.text]),
-        ("soft tokens, after", AUDIO, "-", e.trained.rows[picked.audio]),
-        ("soft tokens, before", AUDIO, ":", e.untrained.rows[picked.audio]),
-    ]
-    rows: list[list[str | float | int]] = []
-    with style():
-        canvas, axes = grid(1, 1, 9.0, 3.0)
-        ax = axes[0][0]
-        for name, colour, line, x in clouds:
-            shares = np.cumsum(fit_pca(x, COMPONENTS).explained_variance_ratio_)
-            ax.plot(np.arange(1, len(shares) + 1), 100 * shares, line, color=colour, label=name)
-            rows += [
-                [name, k, float(shares[k - 1])] for k in (1, 2, 3, 5, 10, 20) if k <= len(shares)
-            ]
-        ax.set_xlabel("components")
-        ax.set_xticks([1, 5, 10, 15, 20])
-        ax.set_ylabel("variance explained, %")
-        ax.set_ylim(0, 100)
-        legend(ax, loc="lower right")
-    return Figure(
-        "variance",
-        "How much of each cloud the first components hold",
-        "Each cloud's own PCA. A soft-token cloud much flatter than the text's says fewer things.",
-        "Curves of cumulative explained variance by number of components.",
-        Table(["cloud", "components", "cumulative share"], rows),
-        canvas,
-    )

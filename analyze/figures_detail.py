@@ -1,17 +1,21 @@
-"""The pictures of single utterances, distributions, layers as curves, and the training itself.
+"""The pictures of single utterances, distributions, curves, encoder frames and the training.
 
 Same shape as `figures`: evidence in, one `Figure` out. Must not know about pages.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
+from analyze.figures import Picked, label_axes, share
 from analyze.metrics import Floats, Ints
 from analyze.numbers import Evidence, path_scores, similarity
-from analyze.paths import best_path
-from analyze.sample import Audio
+from analyze.paths import best_path, order_advantage
+from analyze.position import fit_pca, position_r2, remove_position
+from analyze.sample import Audio, Text
 from analyze.svg import (
     AUDIO,
     FOURTH,
@@ -23,23 +27,33 @@ from analyze.svg import (
     Table,
     grid,
     legend,
+    percent,
     signed_colours,
     style,
 )
 
 Rows = list[list[str | float | int]]
 MAX_LABELS = 40
+COMPONENTS = 20
 
 
 def matrices(
     e: Evidence, names: Sequence[str], ids: Sequence[str], texts: Sequence[str], step_seconds: float
-) -> Figure:
+) -> list[Figure]:
     """Similarity of soft tokens and text tokens: best, middle, worst utterance, and a wrong pair.
+
+    One figure for the input rows and, where there are any, one for the value rows, of the same
+    utterances: ranked by the latter's path score, since that is where nanochat copies from.
 
     Args:
         names: text of each token id. ids, texts: of the utterances. step_seconds: a soft token.
     """
-    scores = path_scores(e.trained, e.text, np.arange(len(e.trained.n_soft))[: _detail(e)], e.seed)
+    spaces = [("matrices", "Audio time against words", e.trained, e.text)]
+    if e.trained.value is not None and e.text.value is not None:
+        title = "Audio time against words, by the value rows"
+        spaces.insert(0, ("value-matrices", title, e.trained.value, e.text.value))
+    _, _, audio, text = spaces[0]
+    scores = path_scores(audio, text, np.arange(audio.detail), e.seed)
     order = np.argsort(np.where(np.isfinite(scores), scores, -np.inf), kind="stable")[::-1]
     best, middle, worst = int(order[0]), int(order[len(order) // 2]), int(order[-1])
     shown = [
@@ -48,58 +62,81 @@ def matrices(
         ("Worst", worst, worst),
         ("Control: the best one's audio, another's words", best, int(e.partner[best])),
     ]
-    rows: Rows = []
-    with style():
-        canvas, axes = grid(2, 2, 9.0, 7.6, left=1.1)
-        canvas.subplots_adjust(wspace=0.34)
-        flat = [ax for line in axes for ax in line]
-        for ax, (title, u, v) in zip(flat, shown, strict=True):
-            values = similarity(e.trained, e.text, u, v).T  # (m tokens, n soft)
-            seconds = values.shape[1] * step_seconds
-            ax.imshow(
-                signed_colours(values, 1.0), aspect="auto", interpolation="nearest",
-                extent=(0.0, seconds, len(values) - 0.5, -0.5), rasterized=True,
-            )  # fmt: skip
-            score, path = best_path(values.T)
-            ax.step(
-                (np.arange(len(path)) + 0.5) * step_seconds, path, where="mid", color=INK, lw=1.2
-            )
-            tokens = [names[i].strip() or "␣" for i in e.text.ids[v]]
-            every = -(-len(tokens) // MAX_LABELS)
-            ax.set_yticks(range(0, len(tokens), every), tokens[::every], fontsize=7.5)
-            ax.grid(False)
-            ax.set_title(title, fontsize=9)
-            ax.set_xlabel(f"seconds of {ids[u]}", fontsize=8, labelpad=1)
-            own = path_scores_of(e, u, v)
-            rows.append([title, ids[u], texts[v], score, own])
-    return Figure(
-        "matrices",
-        "Audio time against words",
-        "Cosine of each soft token (across) and each token of the transcript (down), both centred: "
-        "orange above 0, blue below, clear at 0. The line is the best path that keeps the order. "
-        "Nobody marked the words in time: the path is what the vectors suggest, not a forced "
-        "alignment. The LM may also read audio that does not show here, through the value rows.",
-        "Four heat maps of audio time against the transcript's tokens, with a path drawn through.",
-        Table(["panel", "audio of", "transcript", "mean cosine on the path", "path score"], rows),
-        canvas,
-    )
+    found = []
+    for key, title, audio, text in spaces:
+        drawn = _Matrices(audio, text, names, ids, texts, step_seconds, e.seed)
+        found.append(drawn.figure(key, title, shown))
+    return found
 
 
-def path_scores_of(e: Evidence, utterance: int, transcript: int) -> float:
-    """Order advantage of one pair, by the report's seed."""
-    to = np.full(utterance + 1, transcript)
-    return float(path_scores(e.trained, e.text, to, e.seed)[-1])
+@dataclass(frozen=True)
+class _Matrices:
+    """Heat maps of pairs (audio of one utterance, transcript of another or the same)."""
+
+    audio: Audio
+    text: Text
+    names: Sequence[str]
+    ids: Sequence[str]
+    texts: Sequence[str]
+    step_seconds: float
+    seed: int
+
+    def figure(self, key: str, title: str, shown: Sequence[tuple[str, int, int]]) -> Figure:
+        """`shown`: title, utterance whose audio is taken, utterance whose transcript is."""
+        rows: Rows = []
+        with style():
+            canvas, axes = grid(2, 2, 9.0, 7.6, left=1.1)
+            canvas.subplots_adjust(wspace=0.34)
+            flat = [ax for line in axes for ax in line]
+            for ax, (name, u, v) in zip(flat, shown, strict=True):
+                score = self._panel(ax, u, v)
+                ax.set_title(name, fontsize=9)
+                own = float(path_scores_of(self.audio, self.text, u, v, self.seed))
+                rows.append([name, self.ids[u], self.texts[v], score, own])
+        return Figure(
+            key,
+            title,
+            "Cosine of each soft token (across) and each token of the transcript (down), both "
+            "centred: orange above 0, blue below, clear at 0. The line is the best path that keeps "
+            "the order. Nobody marked the words in time: the path is what the vectors suggest, not "
+            "a forced alignment. The best path exists in anything: look at the control.",
+            "Four heat maps of audio time against the transcript's tokens, with a path through.",
+            Table(
+                ["panel", "audio of", "transcript", "mean cosine on the path", "path score"], rows
+            ),
+            canvas,
+        )
+
+    def _panel(self, ax: Axes, u: int, v: int) -> float:
+        """Draws one pair; returns the mean cosine on its path."""
+        values = similarity(self.audio, self.text, u, v).T  # (m tokens, n soft)
+        seconds = values.shape[1] * self.step_seconds
+        ax.imshow(
+            signed_colours(values, max(0.3, float(np.quantile(np.abs(values), 0.995)))),
+            aspect="auto", interpolation="nearest",
+            extent=(0.0, seconds, len(values) - 0.5, -0.5), rasterized=True,
+        )  # fmt: skip
+        score, path = best_path(values.T)
+        middles = (np.arange(len(path)) + 0.5) * self.step_seconds
+        ax.step(middles, path, where="mid", color=INK, lw=1.2)
+        tokens = [self.names[i].strip() or "␣" for i in self.text.ids[v]]
+        every = -(-len(tokens) // MAX_LABELS)
+        ax.set_yticks(range(0, len(tokens), every), tokens[::every], fontsize=7.5)
+        ax.grid(False)
+        ax.set_xlabel(f"seconds of {self.ids[u]}", fontsize=8, labelpad=1)
+        return score
 
 
-def _detail(e: Evidence) -> int:
-    """How many utterances have their single soft tokens kept."""
-    return int(e.trained.utterance.max()) + 1
+def path_scores_of(audio: Audio, text: Text, utterance: int, transcript: int, seed: int) -> float:
+    """Order advantage of one pair."""
+    rng = np.random.default_rng(seed)
+    return order_advantage(similarity(audio, text, utterance, transcript), rng, reorderings=64)
 
 
 def path_cosines(e: Evidence, audio: Audio, to: Ints) -> Floats:
     """Centred cosine of every soft token and its text token on the path, all detail utterances."""
     found = []
-    for u in range(_detail(e)):
+    for u in range(audio.detail):
         values = similarity(audio, e.text, u, int(to[u]))
         _, path = best_path(values)
         found.append(values[np.arange(len(path)), path])
@@ -154,7 +191,7 @@ def distributions(e: Evidence) -> Figure:
     )
 
 
-def _outline(ax: Any, x: Floats, edges: Floats, name: str, colour: str, line: str) -> None:
+def _outline(ax: Axes, x: Floats, edges: Floats, name: str, colour: str, line: str) -> None:
     counts, _ = np.histogram(x, edges)
     ax.stairs(counts / max(len(x), 1), edges, color=colour, linestyle=line, lw=1.8, label=name)
 
@@ -264,3 +301,80 @@ def _series(lines: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[tupl
 
 def _spread(n: int, limit: int) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, n - 1, min(n, limit))})
+
+
+def encoder_frames(frames: Floats, step: Ints, step_seconds: float) -> Figure:
+    """Raw encoder features (P, d) coloured by time, before and after removing position."""
+    cleaned, kept = remove_position(frames, step)
+    versions = [("As they come", frames, step)]
+    if len(cleaned) > 10:
+        versions.append(("Position's mean removed", cleaned, step[kept]))
+    rows: list[list[str | float | int]] = []
+    with style():
+        canvas, axes = grid(1, 2, 9.6)
+        canvas.subplots_adjust(right=0.9)
+        last = float(step.max() * step_seconds)
+        for ax, (name, x, t) in zip(axes[0], versions, strict=False):
+            pca = fit_pca(x, 3)
+            xy = pca.transform(x.astype(np.float64))
+            marks = ax.scatter(
+                xy[:, 0], xy[:, 1], s=6, c=t * step_seconds, cmap="viridis", alpha=0.7, linewidths=0,
+                rasterized=True, vmin=0, vmax=last,
+            )  # fmt: skip
+            ax.set_title(name)
+            label_axes(ax, pca)
+            rows += [
+                [name, i + 1, share(pca, i), position_r2(xy[:, i], t)] for i in range(xy.shape[1])
+            ]
+        bar = canvas.colorbar(marks, cax=canvas.add_axes((0.92, 0.14, 0.012, 0.74)))
+        bar.set_label("seconds")
+        bar.outline.set_visible(False)
+        for ax in axes[0][len(versions) :]:
+            ax.set_visible(False)
+    clock = float(np.nan_to_num(rows[0][3]))
+    caption = (
+        f"Frames of the encoder itself, coloured by time. A smooth curve over time explains "
+        f"{percent(clock)} of the first component as the features come: a PCA of them draws a clock. "
+        "On the right the mean of each position over the utterances is taken off, at positions "
+        "that at least five utterances reach."
+    )
+    return Figure(
+        "encoder",
+        "Raw encoder features: mind the clock",
+        caption,
+        "Two scatter plots of encoder frames coloured by time, before and after removing position.",
+        Table(["version", "component", "share of variance", "R2 of time"], rows),
+        canvas,
+    )
+
+
+def variance(e: Evidence, picked: Picked) -> Figure:
+    """Cumulative explained variance of each cloud."""
+    clouds = [
+        ("text tokens", TEXT, "-", e.text.rows[picked.text]),
+        ("soft tokens, after", AUDIO, "-", e.trained.rows[picked.audio]),
+        ("soft tokens, before", AUDIO, ":", e.untrained.rows[picked.audio]),
+    ]
+    rows: list[list[str | float | int]] = []
+    with style():
+        canvas, axes = grid(1, 1, 9.0, 3.0)
+        ax = axes[0][0]
+        for name, colour, line, x in clouds:
+            shares = np.cumsum(fit_pca(x, COMPONENTS).explained_variance_ratio_)
+            ax.plot(np.arange(1, len(shares) + 1), 100 * shares, line, color=colour, label=name)
+            rows += [
+                [name, k, float(shares[k - 1])] for k in (1, 2, 3, 5, 10, 20) if k <= len(shares)
+            ]
+        ax.set_xlabel("components")
+        ax.set_xticks([1, 5, 10, 15, 20])
+        ax.set_ylabel("variance explained, %")
+        ax.set_ylim(0, 100)
+        legend(ax, loc="lower right")
+    return Figure(
+        "variance",
+        "How much of each cloud the first components hold",
+        "Each cloud's own PCA. A soft-token cloud much flatter than the text's says fewer things.",
+        "Curves of cumulative explained variance by number of components.",
+        Table(["cloud", "components", "cumulative share"], rows),
+        canvas,
+    )

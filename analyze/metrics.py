@@ -231,13 +231,22 @@ def permutation_baseline(
 
 
 def nearest_tokens(rows: Floats, table: Floats, chunk: int = 4096) -> tuple[Ints, Floats]:
-    """For each row (P, C) the token of `table` (V, C) with the highest cosine, and that cosine."""
-    directions = unit(table.astype(np.float32))
-    best, cosine = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.float32)
-    for start in range(0, len(rows), chunk):
-        found = unit(rows[start : start + chunk].astype(np.float32)) @ directions.T
-        best[start : start + chunk] = found.argmax(1)
-        cosine[start : start + chunk] = found.max(1)
+    """For each row (P, D) the token of `table` (V, D) with the highest cosine, and that cosine.
+
+    Both are taken in chunks, so that neither 60,000 x 65,536 cosines nor a second copy of a
+    large table is ever held. A zero row is nearest to nothing: -1.
+    """
+    best, cosine = np.full(len(rows), -1), np.full(len(rows), -np.inf, np.float32)
+    for first in range(0, len(table), chunk):
+        directions = unit(table[first : first + chunk].astype(np.float32)).T
+        for start in range(0, len(rows), chunk):
+            part = slice(start, start + chunk)
+            found = unit(rows[part].astype(np.float32)) @ directions
+            top = found.max(1)
+            better = top > cosine[part]
+            best[part] = np.where(better, found.argmax(1) + first, best[part])
+            cosine[part] = np.maximum(top, cosine[part])
+    best[~rows.any(1)] = -1
     return best, cosine
 
 

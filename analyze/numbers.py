@@ -6,8 +6,8 @@ plays no part in the modality gap and the domain AUC: they have no second contro
 Must not know about pictures or pages.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ MAX_CKA = 500  # utterances; its cost grows with their cube
 class Number:
     """One row of the table. `n` utterances; `chance` where blind luck is known by permutation.
 
-    `better`: +1 higher, -1 lower, 0 neither is better in itself. `percent`: shown times 100.
+    A control is None where there is no such thing: no value rows before training, a number in
+    which pairing plays no part. `better`: +1 higher, -1 lower, 0 neither is better in itself. `percent`: shown times 100.
     """
 
     key: str
@@ -35,7 +36,7 @@ class Number:
     percent: bool
     n: int
     trained: Estimate
-    untrained: Estimate
+    untrained: Estimate | None
     shuffled: Estimate | None
     chance: float | None = None
 
@@ -56,7 +57,6 @@ class Evidence:
     evaluated: dict[str, dict[str, Any]]
     lenses: dict[str, Lens]
     seed: int
-    order_scores: dict[str, Floats] = field(default_factory=dict)
 
 
 def table(evidence: Evidence) -> list[Number]:
@@ -66,7 +66,7 @@ def table(evidence: Evidence) -> list[Number]:
         *_retrieval(evidence),
         _cka(evidence),
         *_nearest(evidence),
-        _path(evidence),
+        *_path(evidence),
         *_lens(evidence),
         _gap(evidence),
         _auc(evidence),
@@ -84,8 +84,11 @@ READINGS = {
     "cka": "Do utterances that are alike as audio have transcripts that are alike? 1: the same shape up to rotation and scale; 0: unrelated. The encoder alone gives some, so compare with untrained.",
     "nearest_precision": "Share of soft tokens whose nearest text token stands in the transcript: high means audio lands on its own words; low does not mean deaf.",
     "nearest_recall": "Share of the transcript's tokens that some soft token lands on.",
-    "value_precision": "The same as precision, read from the value-embedding rows, the LM's second entrance.",
+    "value_retrieval": "The same by the value-embedding rows, the LM's second entrance for audio. An untrained projector has none.",
+    "value_precision": "Precision read from the value-embedding rows: audio may land on its words here and nowhere else.",
+    "value_recall": "Recall read from the value-embedding rows.",
     "path": "Do soft tokens meet the transcript's tokens in the order spoken? Cosine gained over the same tokens in random order: 0 is no order.",
+    "value_path": "The same order score by the value-embedding rows.",
     "lens_depth": "The layer from which on the LM's own read-out has the right next token, mean over the answer: lower is earlier; one more than its layers means never.",
     "lens_audio": "Best layer's share of audio positions at which the read-out names a token of the transcript.",
     "modality_gap": "Distance of the centres of audio and text over the spread within: 0 is one place; above 1 they stand apart. Standing apart is no fault by itself.",
@@ -105,7 +108,7 @@ def _number(
     trained, untrained, shuffled = estimates
     return Number(
         key, name, READINGS[key], better, percent, n,
-        trained or UNDEFINED, untrained or UNDEFINED, shuffled, chance,
+        trained or UNDEFINED, untrained, shuffled, chance,
     )  # fmt: skip
 
 
@@ -133,33 +136,44 @@ def _listening(e: Evidence) -> list[Number]:
 
 
 def _retrieval(e: Evidence) -> list[Number]:
-    """Centred retrieval between utterance means, both ways, k = 1 and 5."""
-    n = len(e.labels)
-    numbers = []
-    for way in ("audio_text", "text_audio"):
-        similarity = {
-            name: metrics.centred_cosine(audio.means, e.text.means)
-            for name, audio in (("trained", e.trained), ("untrained", e.untrained))
-        }
-        if way == "text_audio":
-            similarity = {name: s.T for name, s in similarity.items()}
-        similarity["shuffled"] = similarity["trained"][:, e.partner]
-        for k in (1, 5):
-            if n <= k:
-                estimates = [UNDEFINED] * 3
-                chance = None
-            else:
-                hits = [metrics.retrieval_hits(s, e.labels, k) for s in similarity.values()]
-                estimates = [bootstrap(ratio(h, np.ones(n)), n, seed=e.seed) for h in hits]
-                chance, _ = metrics.permutation_baseline(
-                    similarity["trained"], e.labels, k, draws=50, seed=e.seed
-                )
-            arrow = "audio to text" if way == "audio_text" else "text to audio"
-            numbers.append(
-                _number(f"retrieval_{way}_{k}", f"Retrieval R@{k}, {arrow}", n, estimates, 1, True,
-                        chance)
-            )  # fmt: skip
+    """Centred retrieval between utterance means, both ways, k = 1 and 5; R@1 by value rows."""
+    numbers = [
+        _retrieved(e, f"retrieval_{way}_{k}", e.trained, e.untrained, e.text, way, k)
+        for way in ("audio_text", "text_audio")
+        for k in (1, 5)
+    ]
+    if e.trained.value is not None and e.text.value is not None:
+        numbers.append(
+            _retrieved(
+                e, "value_retrieval", e.trained.value, e.untrained.value, e.text.value,
+                "audio_text", 1,
+            )
+        )  # fmt: skip
     return numbers
+
+
+def _retrieved(
+    e: Evidence, key: str, trained: Audio, untrained: Audio | None, text: Text, way: str, k: int
+) -> Number:
+    """R@k of one kind of rows, one way, with its permutation baseline."""
+    n = len(e.labels)
+    name = f"Retrieval R@{k}, {way.replace('_', ' to ')}"
+    name += ", value rows" if key.startswith("value") else ""
+    if n <= k:
+        return _number(key, name, n, [UNDEFINED] * 3, 1, True)
+    found = metrics.centred_cosine(trained.means, text.means)
+    tables = [found if way == "audio_text" else found.T]
+    tables.append(tables[0][:, e.partner])
+    if untrained is not None:
+        found = metrics.centred_cosine(untrained.means, text.means)
+        tables.insert(1, found if way == "audio_text" else found.T)
+    hits = [metrics.retrieval_hits(table, e.labels, k) for table in tables]
+    estimates: list[Estimate | None]
+    estimates = [bootstrap(ratio(h, np.ones(n)), n, seed=e.seed) for h in hits]
+    if untrained is None:
+        estimates.insert(1, None)
+    chance, _ = metrics.permutation_baseline(tables[0], e.labels, k, draws=50, seed=e.seed)
+    return _number(key, name, n, estimates, 1, True, chance)
 
 
 def _cka(e: Evidence) -> Number:
@@ -181,56 +195,75 @@ def _cka(e: Evidence) -> Number:
 
 
 def _nearest(e: Evidence) -> list[Number]:
-    """Precision and recall of the nearest token, and precision by value rows."""
-    n = int(e.trained.utterance.max()) + 1
+    """Precision and recall of the nearest token, by input rows and by value rows."""
+    numbers = _overlap(e, "nearest", "", e.trained, e.untrained)
+    if e.trained.value is not None:
+        numbers += _overlap(e, "value", ", value rows", e.trained.value, e.untrained.value)
+    return numbers
 
-    def counts(audio: Audio, read: Ints, to: Callable[[int], int]) -> Floats:
+
+def _overlap(
+    e: Evidence, key: str, suffix: str, trained: Audio, untrained: Audio | None
+) -> list[Number]:
+    n = trained.detail
+
+    def counts(audio: Audio, to: Ints) -> Floats:
         return np.array(
-            [metrics.token_overlap(read[audio.of(u)], e.text.ids[to(u)]) for u in range(n)], float
+            [
+                metrics.token_overlap(audio.nearest[audio.of(u)], e.text.ids[to[u]])
+                for u in range(n)
+            ],
+            float,
         )
 
-    def estimates(trained: Ints, untrained: Ints) -> tuple[list[Estimate], list[Estimate]]:
-        found = [
-            counts(e.trained, trained, int),
-            counts(e.untrained, untrained, int),
-            counts(e.trained, trained, lambda u: int(e.partner[u])),
-        ]
-        precision = [bootstrap(ratio(c[:, 0], c[:, 1]), n, seed=e.seed) for c in found]
-        recall = [bootstrap(ratio(c[:, 2], c[:, 3]), n, seed=e.seed) for c in found]
-        return precision, recall
-
-    precision, recall = estimates(e.trained.nearest, e.untrained.nearest)
-    numbers = [
-        _number("nearest_precision", "Nearest-token precision", n, precision, 1, True),
-        _number("nearest_recall", "Nearest-token recall", n, recall, 1, True),
+    own = np.arange(n)
+    found = [
+        counts(trained, own),
+        None if untrained is None else counts(untrained, own),
+        counts(trained, e.partner),
     ]
-    if e.trained.nearest_value is not None and e.untrained.nearest_value is not None:
-        precision, _ = estimates(e.trained.nearest_value, e.untrained.nearest_value)
+    numbers = []
+    for name, hit, of in (("precision", 0, 1), ("recall", 2, 3)):
+        estimates = [
+            None if c is None else bootstrap(ratio(c[:, hit], c[:, of]), n, seed=e.seed)
+            for c in found
+        ]
         numbers.append(
-            _number("value_precision", "Nearest-token precision, value rows", n, precision, 1, True)
+            _number(f"{key}_{name}", f"Nearest-token {name}{suffix}", n, estimates, 1, True)
         )
     return numbers
 
 
-def _path(e: Evidence) -> Number:
-    """Monotone alignment-path score, mean over the detail utterances."""
-    n = int(e.trained.utterance.max()) + 1
-    estimates = []
-    for audio, to in (
-        (e.trained, np.arange(len(e.partner))),
-        (e.untrained, np.arange(len(e.partner))),
-        (e.trained, e.partner),
-    ):
-        scores = path_scores(audio, e.text, to[:n], e.seed)
-        known = np.isfinite(scores)
+def _path(e: Evidence) -> list[Number]:
+    """Monotone alignment-path score, by input rows and by value rows."""
+    numbers = [_ordered(e, "path", "", e.trained, e.untrained, e.text)]
+    if e.trained.value is not None and e.text.value is not None:
+        found = (e.trained.value, e.untrained.value, e.text.value)
+        numbers.append(_ordered(e, "value_path", ", value rows", *found))
+    return numbers
+
+
+def _ordered(
+    e: Evidence, key: str, suffix: str, trained: Audio, untrained: Audio | None, text: Text
+) -> Number:
+    own = np.arange(trained.detail)
+    estimates: list[Estimate | None] = []
+    for audio, to in ((trained, own), (untrained, own), (trained, e.partner[own])):
+        if audio is None:
+            estimates.append(None)
+            continue
+        scores = path_scores(audio, text, to, e.seed)
+        scores = scores[np.isfinite(scores)]
         estimates.append(
-            bootstrap(ratio(scores[known], np.ones(known.sum())), int(known.sum()), seed=e.seed)
+            bootstrap(ratio(scores, np.ones(len(scores))), len(scores), seed=e.seed)
+            if len(scores)
+            else UNDEFINED
         )
-    return _number("path", "Monotone alignment-path score", n, estimates)
+    return _number(key, f"Monotone alignment-path score{suffix}", len(own), estimates)
 
 
 def path_scores(audio: Audio, text: Text, to: Ints, seed: int) -> Floats:
-    """Order advantage of each detail utterance u against the transcript `to[u]`; NaN if too short."""
+    """Order advantage of each utterance u against the transcript `to[u]`; NaN if too short."""
     rng = np.random.default_rng(seed)
     return np.array(
         [order_advantage(similarity(audio, text, u, int(v)), rng) for u, v in enumerate(to)]
@@ -242,7 +275,7 @@ def similarity(audio: Audio, text: Text, utterance: int, transcript: int) -> Flo
     weights = np.ones(len(audio.n_soft))
     return metrics.centred_cosine(
         audio.rows[audio.of(utterance)],
-        text.table[text.ids[transcript]],
+        text.table[text.ids[transcript]].astype(np.float32),
         audio.moments.centre_and_variance(weights)[0],
         text.moments.centre_and_variance(weights)[0],
     )
@@ -279,7 +312,7 @@ def _gap(e: Evidence) -> Number:
 
 def _auc(e: Evidence) -> Number:
     """Probe on as many soft tokens as text tokens, at most 2,500 of each."""
-    n = int(e.trained.utterance.max()) + 1
+    n = e.trained.detail
     rng = np.random.default_rng(e.seed)
     size = min(len(e.trained.rows), len(e.text.rows), 2500)
     a = np.sort(rng.choice(len(e.trained.rows), size, replace=False))

@@ -1,14 +1,14 @@
 """What the report looks at: held-out utterances, and where a projector puts their audio.
 
 Memory is bounded: features of at most `MAX_FRAMES` frames are held, soft tokens one by one for
-the first `MAX_SOFT` alone; everything else is kept as a sum an utterance.
+the first ones alone (`MAX_KEPT`); everything else is kept as a sum an utterance.
 Must not know about numbers, pictures or pages.
 """
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from omni.nanochat.model import norm
 from omni.projector import Projector
 
 MAX_FRAMES = 1_000_000  # 5.5 hours; 1 GB in float16 at whisper-base's width
-MAX_SOFT = 60_000
+MAX_KEPT = 40_000_000  # numbers in the rows of single soft tokens: 160 MB for each projector
 BATCH = 16
 FRAME_SECONDS = 0.02
 
@@ -75,12 +75,13 @@ def load(paths: Sequence[str], n: int, seed: int) -> list[shards.Sample]:
 
 @dataclass(frozen=True)
 class Text:
-    """The transcripts as the LM's embedding table has them.
+    """The transcripts as one of the LM's tables has them.
 
-    ids: token ids of each utterance. rows: (P, C) float32, normed embedding rows of the detail
-    utterances' tokens; utterance (P,), place (P,) index in the transcript. means: (U, C);
-    moments over all utterances; table: (V, C) normed rows of the whole vocabulary; rms (V,) of
-    those rows before the norm.
+    ids: token ids of each utterance. rows: (P, D) float32, the table's rows for the detail
+    utterances' tokens; utterance (P,), place (P,) index in the transcript. means: (U, D);
+    moments over all utterances; table: (V, D), the whole vocabulary; rms (V,) of the rows
+    before the norm. `value`: the same for the value-embedding tables, all layers in a row
+    (D = n_ve * kv_dim, no norm), or None.
     """
 
     ids: Sequence[Ints]
@@ -91,16 +92,17 @@ class Text:
     moments: Moments
     table: Floats
     rms: Floats
+    value: "Text | None" = None
 
 
 @dataclass(frozen=True)
 class Audio:
     """The soft tokens of one projector, as the LM's norm lets them in.
 
-    rows: (P, C) float32, normed; utterance (P,); step (P,) index in the utterance; rms (P,) of
-    the row before the norm; nearest (P,) token of the highest cosine and its cosine (P,);
-    nearest_value (P,) the same by value-embedding rows, or None where there are none.
-    means: (U, C); moments over all utterances; n_soft (U,).
+    rows: (P, D) float32, normed; utterance (P,); step (P,) index in the utterance; rms (P,) of
+    the row before the norm; nearest (P,) token of the highest cosine in the text's table.
+    means: (U, D); moments over all utterances; n_soft (U,). `value`: the same for the value
+    rows (no norm), or None where the projector gives none or only zeros.
     """
 
     rows: Floats
@@ -108,32 +110,45 @@ class Audio:
     step: Ints
     rms: Floats
     nearest: Ints
-    cosine: Floats
-    nearest_value: Ints | None
     means: Floats
     moments: Moments
     n_soft: Ints
+    value: "Audio | None" = None
 
     def of(self, utterance: int) -> slice:
         """The rows of one detail utterance."""
         low, high = np.searchsorted(self.utterance, [utterance, utterance + 1])
         return slice(int(low), int(high))
 
+    @property
+    def detail(self) -> int:
+        """How many utterances have their single soft tokens kept."""
+        return int(self.utterance[-1]) + 1
+
 
 @torch.inference_mode()
 def read_text(lm: NanoChat, tok: Tokenizer, samples: Sequence[shards.Sample], detail: int) -> Text:
-    """Embed the transcripts; `detail`: how many leading utterances keep their single rows."""
-    raw = _table(lm)[0].float()
-    table = norm(raw).cpu().numpy()
+    """Look the transcripts up; `detail`: how many leading utterances keep their single rows."""
     ids = [np.array(tok.encode(str(s.meta["text_norm"])), np.int64) for s in samples]
+    rows, values = lm.embed(torch.arange(lm.config.vocab_size, device=lm.device)[None])
+    value = None
+    if values is not None:
+        # Half precision: a large model's value tables are its largest part.
+        value = _text(ids, values[0].flatten(1).half().cpu().numpy(), values[0].flatten(1), detail)
+    text = _text(ids, norm(rows[0].float()).cpu().numpy(), rows[0], detail)
+    return replace(text, value=value)
+
+
+def _text(ids: Sequence[Ints], table: Floats, raw: Tensor, detail: int) -> Text:
     groups = np.repeat(np.arange(len(ids)), [len(i) for i in ids])
     flat = np.concatenate(ids)
-    moments = Moments.of(table[flat], groups, len(ids))
+    moments = Moments.of(table[flat].astype(np.float64), groups, len(ids))
     kept = groups < detail
     place = np.concatenate([np.arange(len(i)) for i in ids])
+    rms = raw.float().pow(2).mean(-1).sqrt().cpu().numpy()
     return Text(
-        ids, table[flat[kept]], groups[kept], place[kept], _means(moments), moments, table,
-        raw.pow(2).mean(-1).sqrt().cpu().numpy(),
+        ids, table[flat[kept]].astype(np.float32), groups[kept], place[kept], _means(moments),
+        moments, table, rms,
     )  # fmt: skip
 
 
@@ -142,49 +157,73 @@ def read_audio(
     lm: NanoChat,
     projector: Projector,
     samples: Sequence[shards.Sample],
+    text: Text,
     detail: int,
     progress: Progress = silent,
     stage: str = "project",
 ) -> Audio:
     """Project every utterance; keep single soft tokens of the `detail` leading ones."""
-    token_rows, token_values = _table(lm)
-    table = norm(token_rows.float()).cpu().numpy()
-    values = None if token_values is None else token_values.float().flatten(1).cpu().numpy()
-    sums, squares, n_soft = [], [], []
-    kept: dict[str, list[np.ndarray]] = defaultdict(list)
+    own, value = _Gatherer(detail), _Gatherer(detail)
     for start in range(0, len(samples), BATCH):
         part = samples[start : start + BATCH]
         soft = project(projector, [s.features for s in part], lm.device)
         for i, n in enumerate(soft.lengths.tolist()):
             raw = soft.rows[i, :n].float()
-            rows = norm(raw).cpu().numpy()
-            sums.append(rows.sum(0, dtype=np.float64))
-            squares.append(float((rows.astype(np.float64) ** 2).sum()))
-            n_soft.append(n)
-            if start + i >= detail:
-                continue
-            kept["rows"].append(rows)
-            kept["utterance"].append(np.full(n, start + i))
-            kept["step"].append(np.arange(n))
-            kept["rms"].append(raw.pow(2).mean(-1).sqrt().cpu().numpy())
-            if values is not None and soft.ve_rows is not None:
-                own = soft.ve_rows[i, :n].float().flatten(1).cpu().numpy()
-                kept["value"].append(nearest_tokens(own, values)[0] if own.any() else -np.ones(n))
+            own.add(norm(raw), raw)
+            if soft.ve_rows is not None:
+                values = soft.ve_rows[i, :n].float().flatten(1)
+                value.add(values, values)
         progress(stage, min(start + BATCH, len(samples)), len(samples))
-    joined = {name: np.concatenate(parts) for name, parts in kept.items()}
-    nearest, cosine = nearest_tokens(joined["rows"], table)
-    moments = Moments(np.array(sums), np.array(squares), np.array(n_soft, float))
-    return Audio(
-        joined["rows"], joined["utterance"], joined["step"], joined["rms"], nearest, cosine,
-        joined["value"].astype(np.int64) if "value" in joined else None,
-        _means(moments), moments, np.array(n_soft),
-    )  # fmt: skip
+    audio = own.audio(text)
+    if text.value is None or not value.squares or not any(value.squares):
+        return audio
+    return replace(audio, value=value.audio(text.value))
+
+
+class _Gatherer:
+    """Rows of one kind, utterance by utterance: sums of all, single rows of the leading ones."""
+
+    def __init__(self, detail: int) -> None:
+        self.detail = detail
+        self.sums: list[Floats] = []
+        self.squares: list[float] = []
+        self.n_soft: list[int] = []
+        self.rows: list[Floats] = []
+        self.rms: list[Floats] = []
+
+    def add(self, rows: Tensor, raw: Tensor) -> None:
+        """The soft tokens (n, D) of the next utterance, as the LM sees them and as projected."""
+        if len(self.rows) < self.detail:
+            self.rows.append(rows.cpu().numpy())
+            self.rms.append(raw.pow(2).mean(-1).sqrt().cpu().numpy())
+        wide = rows.double()
+        self.sums.append(wide.sum(0).cpu().numpy())
+        self.squares.append(float(wide.pow(2).sum()))
+        self.n_soft.append(len(rows))
+
+    def audio(self, text: Text) -> Audio:
+        """What was gathered, read by the nearest token of the text's table."""
+        sizes = [len(rows) for rows in self.rows]
+        rows = np.concatenate(self.rows)
+        moments = Moments(np.array(self.sums), np.array(self.squares), np.array(self.n_soft, float))
+        return Audio(
+            rows=rows,
+            utterance=np.repeat(np.arange(len(sizes)), sizes),
+            step=np.concatenate([np.arange(n) for n in sizes]),
+            rms=np.concatenate(self.rms),
+            nearest=nearest_tokens(rows, text.table)[0],
+            means=_means(moments),
+            moments=moments,
+            n_soft=np.array(self.n_soft),
+        )
 
 
 def detail_count(samples: Sequence[shards.Sample], projector: Projector) -> int:
-    """How many leading utterances fit in `MAX_SOFT` soft tokens; at least one."""
+    """How many leading utterances keep single soft tokens within `MAX_KEPT` numbers; at least one."""
+    config = projector.config
+    width = config["n_embd"] + config["n_ve"] * config["kv_dim"]
     soft = np.cumsum([projector.output_length(s.features.shape[-2]) for s in samples])
-    return max(1, int((soft <= MAX_SOFT).sum()))
+    return max(1, int((soft * width <= MAX_KEPT).sum()))
 
 
 def partners(samples: Sequence[shards.Sample]) -> Ints:
@@ -200,13 +239,6 @@ def partners(samples: Sequence[shards.Sample]) -> Ints:
     partner = np.zeros(len(samples), np.int64)
     partner[order] = [order[j] for j in dealt]
     return partner
-
-
-def _table(lm: NanoChat) -> tuple[Tensor, Tensor | None]:
-    """Embedding rows (V, C) and value rows (V, n_ve, kv_dim) of the whole vocabulary."""
-    ids = torch.arange(lm.config.vocab_size, device=lm.device)[None]
-    rows, values = lm.embed(ids)
-    return rows[0], None if values is None else values[0]
 
 
 def _means(moments: Moments) -> Floats:

@@ -62,7 +62,7 @@ def judge(numbers: Sequence[Number]) -> Verdict:
     )
     against = (
         f"; with the untrained projector it is {gap.untrained.value:.2f}."
-        if gap.untrained.defined
+        if gap.untrained is not None and gap.untrained.defined
         else "."
     )
     wer, accuracy = by_key["wer"].trained, by_key["token_accuracy"].trained
@@ -87,33 +87,43 @@ def _writing(by_key: Mapping[str, Number]) -> list[str]:
 
 
 def _geometry(by_key: Mapping[str, Number]) -> str:
-    """Whether overlap goes with the listening; the two are separate questions."""
-    token, match = by_key["nearest_precision"], by_key["retrieval_audio_text_1"]
-    near = _beats_controls(token)
-    found = _beats_controls(match)
-    facts = f"{percent(token.trained.value)} of the soft tokens are nearest to a token of their own transcript"
-    if token.untrained.defined and token.shuffled and token.shuffled.defined:
-        facts += (
-            f" ({percent(token.untrained.value)} untrained, "
-            f"{percent(token.shuffled.value)} against another's)"
+    """Whether overlap goes with the listening, and at which of the LM's entrances."""
+    landed = [
+        f"{percent(number.trained.value)} of the soft tokens are nearest to a token of their own "
+        f"transcript{where} ({_controls(number)})"
+        for key, where in (("nearest_precision", ""), ("value_precision", " in the value rows"))
+        if (number := by_key.get(key)) is not None and _beats_controls(number)
+    ]
+    match = by_key["retrieval_audio_text_1"]
+    if _beats_controls(match):
+        luck = "" if match.chance is None else f" (chance {percent(match.chance)})"
+        landed.append(
+            f"{percent(match.trained.value)} of the utterances find their transcript by their "
+            f"means{luck}"
         )
-    if match.trained.defined:
-        facts += f", and {percent(match.trained.value)} of the utterances find their transcript by their means"
-        if match.chance is not None:
-            facts += f" (chance {percent(match.chance)})"
-    if near and found:
-        return f"Audio lands where its own words are: {facts}."
-    if near or found:
-        return f"Audio lands near its own words in part: {facts}."
+    if landed:
+        return f"Audio lands near its own words: {', and '.join(landed)}."
+    number = by_key["nearest_precision"]
     return (
-        f"Audio does not land on its own words: {facts}. Overlap is not needed for listening, "
-        "nor enough for it."
+        f"Audio does not land on its own words: {percent(number.trained.value)} of the soft tokens "
+        f"are nearest to a token of their own transcript ({_controls(number)}). Overlap is not "
+        "needed for listening, nor enough for it."
     )
 
 
+def _controls(number: Number) -> str:
+    """Both controls in words, as far as there are any."""
+    parts = []
+    if number.untrained is not None and number.untrained.defined:
+        parts.append(f"untrained {percent(number.untrained.value)}")
+    if number.shuffled is not None and number.shuffled.defined:
+        parts.append(f"of another's transcript {percent(number.shuffled.value)}")
+    return ", ".join(parts) or "no control"
+
+
 def _beats_controls(number: Number) -> bool:
-    """Whether the trained interval lies above those of both controls."""
-    others = [number.untrained, *([number.shuffled] if number.shuffled else [])]
+    """Whether the trained interval lies above those of all controls that there are."""
+    others = [e for e in (number.untrained, number.shuffled) if e is not None]
     return number.trained.defined and all(
         other.defined and number.trained.low > other.high for other in others
     )
@@ -131,7 +141,12 @@ def alerts(numbers: Sequence[Number], about: Circumstances) -> list[Alert]:
             )
         )
     control = by_key["gap_shuffled"].untrained
-    if control.defined and abs(control.value) > NOISE and (control.low > 0 or control.high < 0):
+    if (
+        control is not None
+        and control.defined
+        and abs(control.value) > NOISE
+        and (control.low > 0 or control.high < 0)
+    ):
         found.append(
             Alert(
                 "wrong",
@@ -203,19 +218,35 @@ def alerts(numbers: Sequence[Number], about: Circumstances) -> list[Alert]:
 
 
 def tiles(numbers: Sequence[Number]) -> list[dict[str, str]]:
-    """The four numbers of the verdict card, each beside its control."""
+    """The four numbers of the verdict card, each beside its control.
+
+    The last is the entrance at which more audio lands on its words than on another's.
+    """
     by_key = {number.key: number for number in numbers}
+    entrances = [k for k in ("nearest_precision", "value_precision") if k in by_key]
+    entrance = max(entrances, key=lambda k: _lead(by_key[k]))
+    place = " in the value rows" if entrance.startswith("value") else ""
     shown = []
     for key, name, share in (
         ("gap_shuffled", "nats a token, right audio over wrong", False),
         ("wer", "of words wrong", True),
         ("retrieval_audio_text_1", "of utterances find their transcript", True),
-        ("nearest_precision", "of soft tokens land on their own words", True),
+        (entrance, f"of soft tokens land on their own words{place}", True),
     ):
         number = by_key[key]
         if number.trained.defined:
-            value, control = number.trained.value, number.untrained
             say = percent if share else "{:.2f}".format
-            against = f"untrained: {say(control.value)}" if control.defined else ""
-            shown.append({"name": name, "value": say(value), "against": against})
+            control, name_of = number.untrained, "untrained"
+            if control is None:
+                control, name_of = number.shuffled, "another's words"
+            known = control is not None and control.defined
+            against = f"{name_of}: {say(control.value)}" if control is not None and known else ""
+            shown.append({"name": name, "value": say(number.trained.value), "against": against})
     return shown
+
+
+def _lead(number: Number) -> float:
+    """How far the trained value lies above the wrong pair's; NaN counts as nothing."""
+    if number.shuffled is None or not number.shuffled.defined or not number.trained.defined:
+        return 0.0
+    return number.trained.value - number.shuffled.value

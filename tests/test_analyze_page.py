@@ -68,13 +68,13 @@ class Visit:
 
     def plot(self, key: str) -> Any:
         """The canvas over one picture, scrolled to the middle of the window."""
-        canvas = self.page.locator(f"#{key} canvas")
+        canvas = self.page.locator(f"#fig-{key} canvas")
         canvas.evaluate("node => node.scrollIntoView({block: 'center'})")
         return canvas
 
     def ink(self, key: str) -> int:
         """How many pixels the overlay of a picture has drawn."""
-        return self.page.locator(f"#{key} canvas").evaluate(
+        return self.page.locator(f"#fig-{key} canvas").evaluate(
             """c => {
               const copy = new OffscreenCanvas(c.width, c.height);
               const context = copy.getContext("2d", { willReadFrequently: true });
@@ -91,7 +91,7 @@ class Visit:
               const run = JSON.parse(document.getElementById("data").textContent).runs[0];
               const panel = run.panels[key][index];
               const two = (packed, i) => { const raw = atob(packed); return raw.charCodeAt(2 * i) | (raw.charCodeAt(2 * i + 1) << 8); };
-              const svg = document.querySelector(`#${key} svg`);
+              const svg = document.querySelector(`#fig-${key} svg`);
               const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width / 10;
               return [two(panel.xy, 0) * scale, two(panel.xy, 1) * scale,
                       run.utterances[two(run.sets[panel.points].utterance, 0)].id];
@@ -188,7 +188,7 @@ def test_theme_follows_the_system_and_the_button(browser: Any, page_file: Path) 
     for scheme in ("light", "dark"):
         visit = Visit(browser, page_file, color_scheme=scheme)
         ground = "getComputedStyle(document.body).backgroundColor"
-        ink = "getComputedStyle(document.querySelector('#joint svg text')).fill"
+        ink = "getComputedStyle(document.querySelector('#fig-joint svg text')).fill"
         first, first_ink = visit.page.evaluate(ground), visit.page.evaluate(ink)
         visit.page.click("#theme")
         assert visit.page.evaluate(ground) != first
