@@ -21,8 +21,8 @@ Write down what the LM of a trained run hears.
   omni-transcribe --run runs/mine *.mp3      one line a file
   arecord -r 48000 -d 5 | omni-transcribe -  from standard input
 
-Any format that libsndfile reads (wav, flac, mp3, ogg), any rate, mono or stereo; recordings over
-30 s are cut at pauses. Exit status: 0, or 1 if a file could not be read.
+Any format that libsndfile reads (wav, flac, mp3, ogg), any rate, mono or stereo; recordings longer
+than the run's utterances, or than 30 s, are cut at pauses. Exit status: 0, or 1 if a file could not be read.
 """
 
 
@@ -42,8 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--top-k", type=int, help="sample among the k best tokens only")
     g.add_argument("--seed", type=int, default=0, help="of the sampling")
     g.add_argument("--max-new", type=int,
-        help="most tokens a chunk (default: follows its length)")  # fmt: skip
-    g.add_argument("--chunk-seconds", type=float, default=30.0, help="longest piece in one row")
+        help="most tokens a chunk; else it follows the chunk's length")  # fmt: skip
+    g.add_argument("--chunk-seconds", type=float,
+        help="longest piece in one row; else the run's longest utterance, at most 30")  # fmt: skip
     g = parser.add_argument_group("output")
     g.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
     g = parser.add_argument_group("speed")

@@ -55,6 +55,7 @@ class Transcriber:
 
     Args:
         layers: the encoder layers that the run's features hold.
+        chunk_seconds: longest piece that is given to the LM in one row, unless a call says else.
     """
 
     def __init__(
@@ -65,14 +66,16 @@ class Transcriber:
         tok: Tokenizer,
         template: Template,
         layers: Layers = "last",
+        chunk_seconds: float = CHUNK_SECONDS,
     ) -> None:
         self.encoder, self.projector, self.lm = encoder, projector, lm
         self.tok, self.template, self.layers = tok, template, layers
+        self.chunk_seconds = chunk_seconds
 
     def __call__(
         self,
         waves: Sequence[np.ndarray],
-        chunk_seconds: float = CHUNK_SECONDS,
+        chunk_seconds: float | None = None,
         max_new: int | None = None,
         sampling: Sampling | None = None,
         batch_size: int = 8,
@@ -81,11 +84,13 @@ class Transcriber:
 
         Args:
             waves: float32 (n,) each, 16 kHz mono, n >= 1.
-            chunk_seconds: a longer recording is cut at its pauses into pieces of at most this.
+            chunk_seconds: a longer recording is cut at its pauses into pieces of at most this;
+                None takes the object's own.
             max_new: cap on tokens for each piece; None lets it follow the piece's length.
             batch_size: pieces that are decoded together.
         """
-        pieces = [cut_at_pauses(wave, chunk_seconds) for wave in waves]
+        limit = self.chunk_seconds if chunk_seconds is None else chunk_seconds
+        pieces = [cut_at_pauses(wave, limit) for wave in waves]
         flat = [piece for chunks in pieces for piece in chunks]
         ids: list[list[int]] = []
         for begin in range(0, len(flat), batch_size):
@@ -184,7 +189,9 @@ def load_transcriber(
             )
     template = Template(**run.config["template"])
     projector = run.projector(which, device)
-    return Transcriber(whisper, projector, frozen, tok, template, features["layers"])
+    # A projector is deaf to what lies beyond the longest row it was trained on.
+    longest = min(run.provenance.get("longest_seconds", CHUNK_SECONDS), CHUNK_SECONDS)
+    return Transcriber(whisper, projector, frozen, tok, template, features["layers"], longest)
 
 
 def cut_at_pauses(wave: np.ndarray, seconds: float = CHUNK_SECONDS) -> list[np.ndarray]:

@@ -153,6 +153,16 @@ def test_long_audio_goes_in_chunks(
     assert len(line["ids"]) <= 5 * line["chunks"]
 
 
+def test_pieces_are_no_longer_than_the_runs_longest_utterance(world: World) -> None:
+    run = runs.load_run(world.run)
+    assert transcriber(world).chunk_seconds == 30
+    short = runs.Run(run.path, run.config, {**run.provenance, "longest_seconds": 0.5})
+    heard = load_transcriber(short, encoder=str(world.encoder))
+    wave = np.ones(16_000, np.float32)
+    assert heard([wave], max_new=2)[0].chunks >= 2
+    assert heard([wave], chunk_seconds=2, max_new=2)[0].chunks == 1
+
+
 def test_cuts_lie_in_pauses_and_lose_nothing() -> None:
     rng = np.random.default_rng(2)
     wave = rng.standard_normal(16_000 * 70).astype(np.float32)
