@@ -65,6 +65,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     speed.add_argument("--threads", type=int, help="threads of the encoder on a CPU (default: all)")
     speed.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: actors of a cluster that shares the output folder (extra ray)",
+    )
+    speed.add_argument(
+        "--ray-workers", type=int, help="actors (default: one for each GPU of the cluster, else 2)"
+    )
+    speed.add_argument(
         "--rank", type=int, help="of this process (default: torchrun's or SLURM's, or 0)"
     )
     speed.add_argument("--world-size", type=int, help="processes that share the shards")
@@ -214,7 +223,19 @@ def make_settings(args: argparse.Namespace, encoder: "WhisperEncoder") -> "Setti
         overwrite=args.overwrite,
         repair=args.repair,
         dtype=args.dtype,
+        ray_workers=count_ray_workers(args),
     )
+
+
+def count_ray_workers(args: argparse.Namespace) -> int:
+    """0 for the local engine; else what is asked for, or an actor for each GPU of the cluster."""
+    if args.engine == "local":
+        return 0
+    if args.ray_workers:
+        return args.ray_workers
+    from extract.ray_engine import cluster_gpus
+
+    return cluster_gpus() or 2
 
 
 def find_rank(args: argparse.Namespace) -> "Rank":

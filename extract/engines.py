@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from extract.pipeline import Job, Progress, Stats, extract_shards
 from extract.plan import shards_of_rank
 from omni.shard_writer import is_committed, open_for_writing, write_index
@@ -46,13 +48,32 @@ def missing_shards(job: Job, rank: Rank) -> list[int]:
     return [shard for shard in mine if not is_committed(job.spec, shard, job.ids(shard))]
 
 
-def run_local(
-    job: Job, encoder: WhisperEncoder, rank: Rank, progress: Progress | None = None
+def run(
+    job: Job,
+    encoder: WhisperEncoder,
+    rank: Rank,
+    missing: list[int],
+    progress: Progress | None = None,
+    ray_workers: int = 0,
 ) -> Stats:
-    """Make this rank's missing shards in this process, and the index if that was all."""
-    missing = missing_shards(job, rank)
+    """Make this rank's missing shards, and the index if that was all.
+
+    Args:
+        job: the split.
+        encoder: loaded already.
+        rank: who we are.
+        missing: from `missing_shards`.
+        progress: called now and then.
+        ray_workers: actors of a Ray cluster; 0: this process does the work.
+    """
     if missing:
         open_for_writing(job.spec, len(job.plan))
-    stats = extract_shards(job, encoder, missing, progress)
+    if ray_workers and missing:
+        from extract.ray_engine import run_ray
+
+        threads = torch.get_num_threads()  # the bytes may depend on it: the same everywhere
+        stats = run_ray(job, encoder, missing, ray_workers, progress, threads)
+    else:
+        stats = extract_shards(job, encoder, missing, progress)
     write_index(job.spec, len(job.plan))
     return stats

@@ -68,6 +68,13 @@ class Stats:
         default_factory=lambda: {"decode": 0.0, "mel": 0.0, "encode": 0.0, "write": 0.0}
     )
 
+    def add(self, other: "Stats") -> None:
+        """Take in what another run did."""
+        for name in ("utterances", "audio_seconds", "failures", "shards", "bytes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for stage, value in other.seconds.items():
+            self.seconds[stage] += value
+
 
 Progress = Callable[[Stats], None]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from extract.engines import Rank, missing_shards, run_local
+from extract.engines import Rank, missing_shards, run
 from extract.pipeline import Job, Stats, feature_config
 from extract.plan import make_plan
 from extract.progress import ProgressLine, stage_shares
@@ -38,6 +38,7 @@ class Settings:
     overwrite: bool
     repair: bool = False  # look at every byte of what is there, make faulty shards again
     dtype: StoredDtype = "float16"
+    ray_workers: int = 0  # actors of a Ray cluster; 0: this process
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def extract_split(
     require_disk(job, missing, encoder.d_model)
     audio = sum(u.seconds for u in utterances)
     with ProgressLine(manifest.split, len(utterances), audio) as progress:
-        stats = run_local(job, encoder, rank, progress)
+        stats = run(job, encoder, rank, missing, progress, settings.ray_workers)
     index = write_index(job.spec, len(job.plan))
     return Outcome(
         split=manifest.split,
