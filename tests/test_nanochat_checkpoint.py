@@ -2,8 +2,10 @@
 
 import json
 import os
+import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,6 +109,40 @@ def test_hub_ids_go_from_cache_to_hub_and_report_both(
     ) == ["model_001200.pt", "meta_001200.json", "tokenizer.pkl"]
     with pytest.raises(OmniError, match=r"no model_\*\.pt"):
         choose_files(["config.json"])
+
+
+def test_the_hub_gives_the_newest_step_and_modelscope_comes_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both hubs played by a folder: what is asked for, and in which order."""
+    hub, asked = tmp_path / "hub", []
+    write(hub / "sft", 650, tokenizer=False)
+    write(hub / "sft", 90, tokenizer=False)
+    Tokenizer(small_encoding()).save(hub)
+    names = [str(p.relative_to(hub)) for p in hub.rglob("*") if p.is_file()]
+
+    def model_info(self: object, name: str, timeout: float) -> SimpleNamespace:
+        assert timeout <= 10
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=n) for n in names])
+
+    def download(name: str, file: str, etag_timeout: float) -> str:
+        asked.append(file)
+        return str(hub / file)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    files = find_checkpoint("someone/nano")
+    assert files.model == hub / "sft" / "model_000650.pt"
+    assert sorted(asked) == ["sft/meta_000650.json", "sft/model_000650.pt", "tokenizer.pkl"]
+
+    monkeypatch.setenv("NANOCHAT_MS_ID", "other/nano")
+    snapshot = SimpleNamespace(snapshot_download=lambda name, allow_patterns: tmp_path / "ms")
+    monkeypatch.setitem(sys.modules, "modelscope", snapshot)
+    write(tmp_path / "ms", 5)
+    files = find_checkpoint("someone/nano")
+    assert (files.model.name, files.source) == ("model_000005.pt", "ModelScope, other/nano")
+    monkeypatch.setitem(sys.modules, "modelscope", None)  # not installed: the next source is asked
+    assert find_checkpoint("someone/nano").model.name == "model_000650.pt"
 
 
 @pytest.mark.parametrize("name", ["no/such/folder", "/nowhere", "x.pt/y.pt", "foo:d12", ""])

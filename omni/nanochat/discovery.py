@@ -195,18 +195,21 @@ def _files(model: Path, source: str) -> CheckpointFiles:
 def _from_hubs(name: str) -> CheckpointFiles:
     """ModelScope if NANOCHAT_MS_ID is set, the Hugging Face cache, the Hugging Face hub."""
     tried: list[str] = []
-    sources: list[tuple[str, Callable[[str], Path]]] = [
-        ("Hugging Face cache", _hf_cache),
-        (os.environ.get("HF_ENDPOINT", "Hugging Face hub"), _hf_hub),
+    endpoint = os.environ.get("HF_ENDPOINT", "Hugging Face hub")
+    sources: list[tuple[str, str, Callable[[str], Path]]] = [
+        ("Hugging Face cache", name, _hf_cache),
+        (endpoint, name, _hf_hub),
     ]
-    ms_id = os.environ.get("NANOCHAT_MS_ID")
-    if ms_id:
-        sources.insert(0, (f"ModelScope {ms_id}", lambda _: _modelscope(ms_id)))
-    for source, fetch in sources:
+    if os.environ.get("NANOCHAT_MS_ID"):
+        sources.insert(0, ("ModelScope", os.environ["NANOCHAT_MS_ID"], _modelscope))
+    for source, repository, fetch in sources:
         try:
-            return _in_folder(fetch(name), f"{source}, {name}")
-        except Exception as error:  # whatever it raises, the next source is asked
-            tried.append(f"{source} ({type(error).__name__}: {str(error).strip()[:100]})")
+            return _in_folder(fetch(repository), f"{source}, {repository}")
+        except Exception as error:  # whatever it raises, the next source is asked and the user told
+            failure = f"{source} ({type(error).__name__}: {str(error).strip()[:100]})"
+            tried.append(" ".join(failure.split()))
+            if source == "ModelScope":
+                print(f"LM: {tried[-1]}, going on", file=sys.stderr)
     raise OmniError(
         f"no folder and no source has the checkpoint; tried {'; '.join(tried)}",
         where=name,
@@ -231,13 +234,11 @@ def _hf_hub(name: str) -> Path:
 
 
 def _modelscope(name: str) -> Path:
+    """Downloads every checkpoint of the repository: ModelScope has no stable way to list one."""
     from modelscope import snapshot_download
-    from modelscope.hub.api import HubApi
 
-    listing = HubApi().get_model_files(name, recursive=True)
-    wanted = choose_files([str(entry["Path"]) for entry in listing])
-    folder = Path(snapshot_download(name, allow_file_pattern=wanted))
-    return (folder / wanted[0]).parent
+    wanted = ["*model_*.pt", "*meta_*.json", f"*{TOKENIZER_FILE}"]
+    return Path(snapshot_download(name, allow_patterns=wanted))
 
 
 def choose_files(names: list[str]) -> list[str]:
