@@ -212,9 +212,8 @@ def _pictures(
             figures.joint_pca(e, picked),
             figures.centred_pca(e, picked),
             figures.text_pca(e, picked),
-            figures.words(e, names, texts),
         ]
-        drawn.insert(3, figures.value_pca(e, picked))
+        drawn += [figures.value_pca(e, picked), *figures.words(e, names, texts)]
     drawn += figures_detail.matrices(e, names, ids, texts, _step_seconds(s))
     if len(picked.text) >= 3:
         drawn += [figures.layers(e), figures_detail.lens_curves(e), figures_detail.distributions(e)]

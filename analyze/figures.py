@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from sklearn.decomposition import PCA
 
-from analyze.metrics import TINY, Floats, Ints
+from analyze.metrics import Floats, Ints, unit
 from analyze.numbers import Evidence
 from analyze.position import fit_pca
-from analyze.sample import Audio
+from analyze.sample import Audio, Text
 from analyze.svg import (
     AUDIO,
     INK,
@@ -266,43 +266,67 @@ def _balance(clouds: Sequence[Cloud]) -> list[Cloud]:
     ]
 
 
-def words(e: Evidence, names: Sequence[str], texts: Sequence[str]) -> Figure:
-    """Soft tokens that read as a word, as centroids, joined to the word's own embedding."""
+def words(e: Evidence, names: Sequence[str], texts: Sequence[str]) -> list[Figure]:
+    """Soft tokens that read as a word, as centroids, joined to the word's own embedding.
+
+    One figure by the input rows, before and after training, and one by the value rows.
+    """
+    caption = (
+        "Soft tokens whose nearest text token is a spoken word, as the mean of each word, joined "
+        "to the word's own embedding, both centred and of length 1. A soft token is near the word it is read as "
+        "by choice, before training as well: count the words and compare the lines. A word that "
+        "the tokenizer cuts into pieces can't show here."
+    )
+    panels = [("Before training", e.untrained, e.text), ("After training", e.trained, e.text)]
+    title = "Words: what is read, and where the word is"
+    found = [_words("words", title, caption, panels, names, texts)]
+    if e.trained.value is not None and e.text.value is not None:
+        found.insert(
+            0,
+            _words(
+                "value-words", f"{title}, by the value rows", f"{caption} Before training there "
+                "are no value rows.",
+                [("After training", e.trained.value, e.text.value)], names, texts,
+            ),
+        )  # fmt: skip
+    return found
+
+
+def _words(
+    key: str,
+    title: str,
+    caption: str,
+    panels: Sequence[tuple[str, Audio, Text]],
+    names: Sequence[str],
+    texts: Sequence[str],
+) -> Figure:
     spoken = {word for text in texts for word in text.split()}
     candidates = np.array([i for i, name in enumerate(names) if name.strip() in spoken])
     rows: list[list[str | float | int]] = []
     with style():
-        canvas, axes = grid(1, 2, 9.0, 4.8)
-        for ax, (title, audio) in zip(
-            axes[0],
-            (("Before training", e.untrained), ("After training", e.trained)),
-            strict=True,
-        ):
+        canvas, axes = grid(1, len(panels), 9.0, 4.8)
+        for ax, (panel, audio, text) in zip(axes[0], panels, strict=True):
             ids, counts = np.unique(audio.nearest, return_counts=True)
             kept = np.isin(ids, candidates)
             ids, counts = ids[kept], counts[kept]
-            read = {names[i].strip() for i in ids}
-            ax.set_title(f"{title}: {len(read)} of {len(spoken)} spoken words are read")
-            top = np.lexsort((ids, -counts))
             # A word may be two tokens, with and without its space: the more frequent stands for it.
-            firsts = {names[ids[i]].strip(): i for i in reversed(top)}
-            top = np.array([i for i in top if firsts[names[ids[i]].strip()] == i])[:WORDS_SHOWN]
+            order = np.lexsort((ids, -counts))
+            firsts = {names[ids[i]].strip(): int(i) for i in reversed(order)}
+            ax.set_title(f"{panel}: {len(firsts)} of {len(spoken)} spoken words are read")
+            top = np.array([i for i in order if firsts[names[ids[i]].strip()] == i][:WORDS_SHOWN])
             if len(top) < 3:
                 ax.text(0.5, 0.5, "too few to draw", ha="center", transform=ax.transAxes,
                         color=MUTED)  # fmt: skip
                 ax.set_xticks([])
                 ax.set_yticks([])
                 continue
-            rows += _draw_words(ax, audio, e.text.table, ids[top], counts[top], names, title)
+            rows += _draw_words(ax, audio, text.table, ids[top], counts[top], names, panel)
     return Figure(
-        "words",
-        "Words: what is read, and where the word is",
-        "Soft tokens whose nearest text token is a spoken word, as the mean of each word, joined "
-        "to the word's own embedding, both centred. A soft token is near the word it is read as "
-        "by choice, before training as well: count the words and compare the lines. A word that "
-        "the tokenizer cuts into pieces can't show here.",
-        "Scatter plots of word centroids joined by lines to the words' embeddings.",
-        Table(["panel", "word", "soft tokens", "cosine, centred"], rows),
+        key,
+        title,
+        caption,
+        "Scatter plot of word centroids joined by lines to the words' embeddings.",
+        Table(["panel", "word", "soft tokens", "cosine, centred"], rows or [["none", "", 0, 0.0]]),
         canvas,
     )
 
@@ -318,8 +342,9 @@ def _draw_words(
 ) -> list[list[str | float | int]]:
     """Centroids and embeddings of the words `ids` on a PCA of both; the table's rows."""
     centre, _ = audio.moments.centre_and_variance(np.ones(len(audio.n_soft)))
-    centroids = np.stack([audio.rows[audio.nearest == i].mean(0) for i in ids]) - centre
-    own = table[ids] - table[ids].mean(0)
+    centroids = unit(np.stack([audio.rows[audio.nearest == i].mean(0) for i in ids]) - centre)
+    wide = table[ids].astype(np.float64)
+    own = unit(wide - wide.mean(0))
     pca = fit_pca(np.concatenate([centroids, own]))
     a, t = pca.transform(centroids), pca.transform(own)
     rows: list[list[str | float | int]] = []
@@ -327,10 +352,7 @@ def _draw_words(
         ax.plot([p[0], q[0]], [p[1], q[1]], color=MUTED, lw=0.8, zorder=1)
         word = names[ids[i]].strip()
         ax.annotate(word, q, (3, 3), textcoords="offset points", fontsize=8, color=INK)
-        lengths = float(np.linalg.norm(centroids[i]) * np.linalg.norm(own[i]))
-        rows.append(
-            [title, word, int(counts[i]), float(centroids[i] @ own[i]) / max(lengths, TINY)]
-        )
+        rows.append([title, word, int(counts[i]), float(centroids[i] @ own[i])])
     ax.scatter(
         a[:, 0], a[:, 1], s=30, c=AUDIO, marker="o", zorder=2, label="mean of its soft tokens"
     )

@@ -133,62 +133,82 @@ def path_scores_of(audio: Audio, text: Text, utterance: int, transcript: int, se
     return order_advantage(similarity(audio, text, utterance, transcript), rng, reorderings=64)
 
 
-def path_cosines(e: Evidence, audio: Audio, to: Ints) -> Floats:
-    """Centred cosine of every soft token and its text token on the path, all detail utterances."""
+def path_cosines(audio: Audio, text: Text, to: Ints) -> Floats:
+    """Centred cosine of every soft token and its text token on the best path."""
     found = []
     for u in range(audio.detail):
-        values = similarity(audio, e.text, u, int(to[u]))
+        values = similarity(audio, text, u, int(to[u]))
         _, path = best_path(values)
         found.append(values[np.arange(len(path)), path])
     return np.concatenate(found)
 
 
 def distributions(e: Evidence) -> Figure:
-    """Cosines along the path with its controls, and the size of rows before the LM's norm."""
-    own = np.arange(len(e.partner))
-    cosines = [
-        ("own transcript", AUDIO, "-", path_cosines(e, e.trained, own)),
-        ("another's transcript", THIRD, "--", path_cosines(e, e.trained, e.partner)),
-        ("untrained projector", FOURTH, ":", path_cosines(e, e.untrained, own)),
+    """Cosines along the path with their controls, and the size of rows before the LM's norm."""
+    spaces: list[tuple[str, Audio, Audio | None, Text]]
+    spaces = [("Cosine on the path, input rows", e.trained, e.untrained, e.text)]
+    if e.trained.value is not None and e.text.value is not None:
+        title = "Cosine on the path, value rows"
+        spaces.append((title, e.trained.value, e.untrained.value, e.text.value))
+    rows: Rows = []
+    with style():
+        canvas, axes = grid(1, len(spaces) + 1, 9.0, 3.4)
+        for ax, (title, trained, untrained, text) in zip(axes[0], spaces, strict=False):
+            rows += _cosines(ax, title, trained, untrained, text, e.partner)
+        rows += _sizes(axes[0][-1], e)
+        for ax in axes[0]:
+            ax.title.set_fontsize(9)
+            ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend
+            legend(ax, fontsize=7)
+        axes[0][0].set_ylabel("share of tokens")
+    return Figure(
+        "distributions",
+        "Cosines and sizes",
+        "How similar soft tokens are to the text tokens that the best path gives them: a best "
+        "path exists in anything, so compare with the controls, never with 0. Last, the size of "
+        "the input rows; the LM's norm takes it away, but training feels it.",
+        "Histograms: cosines along the alignment path, and row sizes before the norm.",
+        Table(["what", "of", "tokens", "lower quartile", "median", "upper quartile"], rows),
+        canvas,
+    )
+
+
+def _cosines(
+    ax: Axes, title: str, trained: Audio, untrained: Audio | None, text: Text, partner: Ints
+) -> Rows:
+    own = np.arange(len(partner))
+    series = [
+        ("own transcript", AUDIO, "-", path_cosines(trained, text, own)),
+        ("another's transcript", THIRD, "--", path_cosines(trained, text, partner)),
     ]
-    sizes = [
+    if untrained is not None:
+        series.append(("untrained projector", FOURTH, ":", path_cosines(untrained, text, own)))
+    every = np.concatenate([x for *_, x in series])
+    edges = np.linspace(float(every.min()) - 0.02, float(every.max()) + 0.02, 51)
+    for name, colour, line, x in series:
+        _outline(ax, x, edges, name, colour, line)
+    ax.set_title(title)
+    ax.set_xlabel("centred cosine")
+    return [[title, name, len(x), *_quartiles(x)] for name, _, _, x in series]
+
+
+def _sizes(ax: Axes, e: Evidence) -> Rows:
+    series = [
         ("soft tokens, after", AUDIO, "-", e.trained.rms),
         ("soft tokens, before", FOURTH, ":", e.untrained.rms),
         ("text tokens", TEXT, "--", e.text.rms[np.concatenate(e.text.ids)]),
     ]
-    rows: Rows = []
-    with style():
-        canvas, axes = grid(1, 2, 9.0, 3.4)
-        left, right = axes[0]
-        for name, colour, line, x in cosines:
-            _outline(left, x, np.linspace(-1, 1, 61), name, colour, line)
-            rows.append(["cosine on the path", name, len(x), *_quartiles(x)])
-        left.set_title("Cosine along the path")
-        left.set_xticks([-1, -0.5, 0, 0.5, 1])
-        left.set_xlabel("centred cosine of a soft token and its text token")
-        positive = np.concatenate([x[x > 0] for *_, x in sizes])
-        edges = np.geomspace(positive.min() * 0.9, positive.max() * 1.1, 61)
-        for name, colour, line, x in sizes:
-            _outline(right, x, edges, name, colour, line)
-            rows.append(["RMS before the norm", name, len(x), *_quartiles(x)])
-        right.set_xscale("log")
-        for axis in (right.xaxis.set_major_formatter, right.xaxis.set_minor_formatter):
-            axis(lambda value, _: f"{value:g}" if f"{value:.1e}"[0] in "125" else "")
-        right.set_title("Size before the LM's norm")
-        right.set_xlabel("RMS of the row (the norm makes all of them 1)")
-        for ax in (left, right):
-            ax.set_ylabel("share of tokens")
-            legend(ax)
-    return Figure(
-        "distributions",
-        "Cosines and sizes",
-        "Left: how similar soft tokens are to the text tokens that the best path gives them. A "
-        "best path exists in anything, so compare with the two controls, never with 0. Right: "
-        "the size of the rows; the LM's norm takes it away, but training feels it.",
-        "Two histograms: cosines along the alignment path, and row sizes before the norm.",
-        Table(["what", "of", "tokens", "lower quartile", "median", "upper quartile"], rows),
-        canvas,
-    )
+    positive = np.concatenate([x[x > 0] for *_, x in series])
+    edges = np.geomspace(positive.min() * 0.9, positive.max() * 1.1, 51)
+    for name, colour, line, x in series:
+        _outline(ax, x, edges, name, colour, line)
+    ax.set_xscale("log")
+    for formatter in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+        formatter(lambda value, _: f"{value:g}" if f"{value:.1e}"[0] in "125" else "")
+    title = "Size before the LM's norm"
+    ax.set_title(title)
+    ax.set_xlabel("RMS of the row")
+    return [[title, name, len(x), *_quartiles(x)] for name, _, _, x in series]
 
 
 def _outline(ax: Axes, x: Floats, edges: Floats, name: str, colour: str, line: str) -> None:
@@ -255,8 +275,8 @@ def training_curves(lines: Sequence[Mapping[str, Any]]) -> Figure | None:
     ]  # fmt: skip
     rows: Rows = []
     with style():
-        canvas, axes = grid(1, 2, 9.0, 4.2)
-        canvas.subplots_adjust(bottom=0.31)
+        canvas, axes = grid(1, 2, 9.0, 4.9)
+        canvas.subplots_adjust(bottom=0.38)
         for ax, (title, scale, series) in zip(axes[0], groups, strict=True):
             for key, name, colour, line in series:
                 for split, points in _series(lines, key).items():
@@ -270,7 +290,7 @@ def training_curves(lines: Sequence[Mapping[str, Any]]) -> Figure | None:
             ax.set_title(title)
             ax.set_xlabel("step")
             if ax.lines:
-                legend(ax, loc="upper left", bbox_to_anchor=(-0.02, -0.16), ncols=2)
+                legend(ax, loc="upper left", bbox_to_anchor=(-0.02, -0.14), fontsize=7.5)
     if not rows:
         return None
     return Figure(

@@ -162,8 +162,8 @@ def test_one_file_that_asks_for_nothing(good: RunView, deaf: RunView, several: b
 def test_each_picture_has_caption_alternative_and_table(good: RunView) -> None:
     keys = [figure.key for figure in good.figures]
     assert keys == [
-        "joint", "centred", "text-axes", "values", "words", "value-matrices", "matrices", "layers",
-        "lens", "distributions", "variance", "encoder", "training",
+        "joint", "centred", "text-axes", "values", "value-words", "words", "value-matrices", "matrices",
+        "layers", "lens", "distributions", "variance", "encoder", "training",
     ]  # fmt: skip
     for figure in good.figures:
         assert len(figure.caption) > 60, figure.key
