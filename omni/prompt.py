@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from omni.errors import OmniError
-from omni.nanochat.model import ROPE_FACTOR, NanoChat
+from omni.nanochat.model import NanoChat
+from omni.nanochat.positions import ROPE_FACTOR
 from omni.nanochat.tokenizer import Tokenizer
 from omni.projector import Soft
 

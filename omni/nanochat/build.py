@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from omni.errors import OmniError
 from omni.nanochat.eras import ERAS, Era, detect_era
-from omni.nanochat.model import NanoChat, NanoChatConfig, rope_table
+from omni.nanochat.model import NanoChat, NanoChatConfig
+from omni.nanochat.positions import rope_table
 
 
 def random_init(config: NanoChatConfig, era: str = "E", seed: int = 0) -> NanoChat:
