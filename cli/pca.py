@@ -49,28 +49,35 @@ def _parser() -> argparse.ArgumentParser:
         help="also log numbers and figures to the run's wandb page; auto: online with a key",
     )  # fmt: skip
     speed = parser.add_argument_group("speed")
-    speed.add_argument("--device", default="cpu", help="torch device")
+    speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     return parser
 
 
 def _report(args: argparse.Namespace) -> int:
     # Torch and scikit-learn take seconds to import: `--help` does not wait for them.
+    import torch
+
     from analyze import export
     from analyze.examine import Request
     from analyze.report import make_report
     from omni.runs import load_run, newest_run
+    from train.data import find_splits
     from train.track import WANDB_PROJECT, wandb_mode
 
     start = time.perf_counter()
     mode = wandb_mode(args.wandb)
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = [load_run(path) for path in args.run] or [newest_run()]
     request = Request(
         shards=args.shards,
         utterances=args.utterances,
         seed=args.seed,
         lm=args.lm,
-        device=args.device,
+        device=device,
         points=args.points,
+        find=find_splits,
     )
     report = make_report(args.out, chosen, request, _Progress(), _announce)
     for view in report.views:

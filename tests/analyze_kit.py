@@ -144,7 +144,7 @@ def write_run(
         },
         {
             "fingerprint": fingerprint(config), "fingerprint_config": config, "splits": [],
-            "lm_hash": lm.fingerprint(), "lm_kind": "sft", "seed": 0, "command": [], "versions": {},
+            "lm_hash": lm.fingerprint(), "lm_dtype": str(lm.dtype), "lm_kind": "sft", "seed": 0, "command": [], "versions": {},
         },
     )  # fmt: skip
     for which, projector in (("init", untrained), ("last", trained), ("best", trained)):
