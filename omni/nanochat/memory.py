@@ -6,6 +6,7 @@ q, k, v and output of the attention, and the MLP's squared activation. Must not 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -101,9 +102,17 @@ def parameter_groups(
     config: NanoChatConfig, era: str = "E", vocab_rows: int | None = None
 ) -> dict[str, int]:
     """Parameters by group: wte, lm_head, value_embeds, attention, mlp, gates, lambdas (1-D)."""
+    return dict(_groups(config, era, vocab_rows))
+
+
+@lru_cache(maxsize=16)
+def _groups(
+    config: NanoChatConfig, era: str, vocab_rows: int | None
+) -> tuple[tuple[str, int], ...]:
+    """Counted on a model without data; kept, because a search over batches asks again and again."""
     with torch.device("meta"):
         model = NanoChat(config, ERAS[era], vocab_rows)
-    return count_groups(model)
+    return tuple(count_groups(model).items())
 
 
 def count_groups(model: NanoChat) -> dict[str, int]:
