@@ -87,3 +87,26 @@ def test_a_rank_killed_in_the_middle_is_made_up_for(tmp_path: Path) -> None:
     assert not (shared / "dev-clean" / "index.json").exists(), "killed too late to prove anything"
     assert main([*args, "--rank", str(victim), "--world-size", "3"]) == 0
     assert deterministic_bytes(shared / "dev-clean") == deterministic_bytes(whole / "dev-clean")
+
+
+PEAK = """
+import resource, sys
+from cli.extract import main
+
+code = main(sys.argv[1:])
+print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    corpus = noise_tree(tmp_path, 1000, seconds=1.0)
+    encoder = tiny_encoder(tmp_path / "tiny", layers=1)
+    peaks = {}
+    for n in (100, 1000):
+        args = command(corpus, encoder, tmp_path / str(n), "--limit", str(n), "--shard-size", "50")
+        script = [sys.executable, "-c", PEAK, *args]
+        run = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=True)
+        peaks[n] = int(run.stdout.rsplit("PEAK", 1)[1])  # KiB
+    assert peaks[1000] < 1.1 * peaks[100], peaks

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SHARED
 from speech_kit import require_librivox, tiny_encoder
 
 from omni.audio import load_audio
@@ -93,6 +94,19 @@ def test_features_of_real_speech_equal_transformers(clips, features, reference) 
         theirs = theirs[: len(ours)]
         assert (ours - theirs).norm() / theirs.norm() < 1e-3
         assert (ours - theirs).abs().max() < 2e-2
+
+
+def test_features_of_librispeech_equal_transformers(encoder, reference) -> None:
+    """Three clips of the corpus itself, where they lie beside the checkout."""
+    files = sorted((SHARED / "audio" / "LibriSpeech").rglob("*.flac"))
+    if not files:
+        pytest.skip("no LibriSpeech clips beside the checkout")
+    for file in files:
+        wave = load_audio(file)
+        ours = encoder.encode([wave])[0]
+        with torch.no_grad():
+            theirs = reference.model.encoder(feature_extractor_mel([wave])).last_hidden_state[0]
+        assert (ours - theirs[: len(ours)]).norm() / theirs[: len(ours)].norm() < 1e-3
 
 
 def test_whispers_own_decoder_reads_our_features(clips, features, encoder, reference) -> None:
@@ -249,3 +263,25 @@ def ct2_blob(version: int = 6, spec: bytes = b"WhisperSpec\0", tail: bytes = b""
 def test_another_ctranslate2_file_is_refused(blob: bytes, word: str) -> None:
     with pytest.raises(OmniError, match=word):
         read_whisper(blob)
+
+
+def test_openai_whispers_own_encoder_agrees(clips, encoder, features) -> None:
+    """A second, independent implementation, where it is installed."""
+    model = pytest.importorskip("whisper.model")
+    audio = pytest.importorskip("whisper.audio")
+    from bench.extract import to_openai
+
+    theirs = model.AudioEncoder(80, 1500, 512, 8, 6)
+    theirs.load_state_dict(to_openai(encoder))
+    for (wave, _), ours in zip(clips, features, strict=True):
+        mel = audio.log_mel_spectrogram(audio.pad_or_trim(wave))
+        with torch.no_grad():
+            hidden = theirs.eval()(mel[None])[0, : len(ours)]
+        assert (ours - hidden).norm() / hidden.norm() < 1e-3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_float16_on_a_gpu_is_close(clips, features) -> None:
+    fast = load_encoder(WHEEL_MODEL, "cuda").encode([wave for wave, _ in clips])
+    for ours, half in zip(features, fast, strict=True):
+        assert (half.float().cpu() - ours).norm() / ours.norm() < 3e-3
