@@ -109,8 +109,10 @@ def test_ctc_is_the_likelihood_of_all_alignments() -> None:
     rows = torch.randn(1, 2, 64, requires_grad=True)
     loss = ctc_loss(lm, tok, Soft(rows, None, torch.tensor([2])), ["a"])
     table = torch.nn.functional.rms_norm(lm.embed(torch.arange(265)[None])[0][0], (64,))
-    p = (torch.nn.functional.rms_norm(rows[0], (64,)) @ table.T / 8).softmax(-1)
-    a, blank = ord("a"), tok.special("bos")
+    cosine = torch.nn.functional.cosine_similarity(rows[0][:, None], table[None], dim=-1)
+    scores = torch.cat([cosine, torch.full((2, 1), 0.5)], 1) * 2 * 64**0.5
+    p = scores.softmax(-1)
+    a, blank = ord("a"), 265
     both = p[0, a] * p[1, a] + p[0, a] * p[1, blank] + p[0, blank] * p[1, a]
     torch.testing.assert_close(loss, -both.log(), rtol=1e-4, atol=1e-4)
     loss.backward()

@@ -1,7 +1,8 @@
 """An auxiliary loss that pulls each soft token towards the embedding of a text token it holds.
 
-CTC whose output matrix is the LM's own embedding table, an idea of WeSR (wenet-e2e/wesr). The
-blank is bos, which no transcript holds. Both sides are normed, as the LM does at its splice.
+CTC whose output matrix is the LM's own embedding table, an idea of WeSR (wenet-e2e/wesr). Scores
+are cosines. The blank is no token and has no embedding to be drawn to: it is a fixed score, so that
+a soft token which resembles nothing counts as blank and stays free for the LM's own loss.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
 from omni.projector import Soft
 
+BLANK_COSINE = 0.5
+SCALE = 2.0
+
 
 def ctc_loss(lm: NanoChat, tok: Tokenizer, soft: Soft, texts: Sequence[str]) -> Tensor:
     """Summed negative log-likelihood in nats, fp32; a text too long for its audio counts 0."""
@@ -21,12 +25,14 @@ def ctc_loss(lm: NanoChat, tok: Tokenizer, soft: Soft, texts: Sequence[str]) -> 
     table = torch.arange(lm.config.vocab_size, device=lm.device)
     rows = F.rms_norm(lm.embed(table[None])[0][0], (C,))  # (V, C)
     x = F.rms_norm(soft.rows, (C,)).to(rows.dtype)  # (B, N, C)
-    # Both have RMS 1: the product is C times the cosine, and its square root a usable scale.
-    log_p = F.log_softmax((x @ rows.T).float() / C**0.5, -1).transpose(0, 1)  # (N, B, V)
+    cosine = (x @ rows.T).float() / C  # (B, N, V)
+    cosine = F.pad(cosine, (0, 1), value=BLANK_COSINE)
+    # Cosines of unlike rows spread by 1 / sqrt(C): scaled by it, the noise is alike at any width.
+    log_p = F.log_softmax(SCALE * C**0.5 * cosine, -1).transpose(0, 1)  # (N, B, V + 1)
     ids = [tok.encode(text) for text in texts]
     targets = torch.tensor([i for row in ids for i in row], device=lm.device)
     lengths = torch.tensor([len(row) for row in ids], device=lm.device)
     return F.ctc_loss(
         log_p, targets, soft.lengths, lengths,
-        blank=tok.special("bos"), reduction="sum", zero_infinity=True,
+        blank=lm.config.vocab_size, reduction="sum", zero_infinity=True,
     )  # fmt: skip
