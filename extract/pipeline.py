@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,8 @@ def _extract_shard(
             while len(in_flight) > _BATCHES_IN_FLIGHT:
                 in_flight.popleft().result()  # hands on what the writer raised
             if progress:
-                progress(stats)
+                so_far = {stage: stats.seconds[stage] + value for stage, value in seconds.items()}
+                progress(replace(stats, seconds=so_far))
 
         try:
             for _ in job.plan[shard]:

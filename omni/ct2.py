@@ -45,7 +45,10 @@ def read_whisper(blob: bytes | Path) -> dict[str, np.ndarray]:
         variables = read_variables(data)
     except (struct.error, UnicodeDecodeError, ValueError) as error:
         raise OmniError("not a readable CTranslate2 model", where, str(error)) from error
-    return to_transformers(variables, where)
+    try:
+        return to_transformers(variables, where)
+    except KeyError as error:
+        raise OmniError(f"the CTranslate2 model lacks {error}", where) from error
 
 
 def read_variables(data: bytes) -> dict[str, np.ndarray]:

@@ -67,8 +67,11 @@ def read_folder(folder: Path, source: str, decoder: bool = False) -> Weights:
         return from_ct2(read_whisper(folder / "model.bin"), source, decoder)
     if not config_file.is_file():
         raise OmniError("no config.json and no model.bin in the encoder's folder", str(folder))
-    config = json.loads(config_file.read_text())
-    if config.get("model_type") != "whisper":
+    try:
+        config = json.loads(config_file.read_text())
+    except ValueError as error:
+        raise OmniError("the encoder's config is not JSON", str(config_file), str(error)) from error
+    if not isinstance(config, dict) or config.get("model_type") != "whisper":
         raise OmniError(
             f"model_type is {config.get('model_type')!r}, not 'whisper'", str(config_file)
         )
@@ -176,22 +179,30 @@ def _from_hub(name: str, decoder: bool, tried: list[str]) -> Weights | None:
 
 
 def _read_tensors(file: Path, decoder: bool) -> dict[str, torch.Tensor]:
-    """Tensors of a checkpoint without the prefix `model.`, and without the output layer."""
+    """Tensors of a checkpoint without the prefix `model.`, and without the output layer.
+
+    Raises:
+        OmniError: a damaged file, or one that holds more than tensors.
+    """
     wanted = ("encoder.", "decoder.") if decoder else ("encoder.",)
-    out = {}
+    try:
+        state = _open_tensors(file, wanted)
+    except Exception as error:  # every kind of damage raises its own; to the user they are one
+        raise OmniError("the encoder's weights can't be read", str(file), _brief(error)) from error
+    return {key.removeprefix("model."): value for key, value in state.items()}
+
+
+def _open_tensors(file: Path, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
     if file.suffix == ".safetensors":
         from safetensors import safe_open
 
         with safe_open(str(file), framework="pt") as handle:
-            for key in handle.keys():  # noqa: SIM118  (the handle is no dict)
-                if key.removeprefix("model.").startswith(wanted):
-                    out[key.removeprefix("model.")] = handle.get_tensor(key)
-        return out
+            keys = [key for key in handle.keys() if key.removeprefix("model.").startswith(wanted)]  # noqa: SIM118
+            return {key: handle.get_tensor(key) for key in keys}
     state = torch.load(file, map_location="cpu", weights_only=True)
-    for key, value in state.items():
-        if key.removeprefix("model.").startswith(wanted):
-            out[key.removeprefix("model.")] = value
-    return out
+    return {
+        key: value for key, value in state.items() if key.removeprefix("model.").startswith(wanted)
+    }
 
 
 def _brief(error: Exception) -> str:

@@ -16,23 +16,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from speech_kit import librivox_tree, noise_tree, tiny_encoder
 
 from cli.extract import main
 from extract.corpora.librispeech import (
-    PUBLISHED,
-    canonical_split,
-    compare_with_published,
     librispeech_manifest,
 )
 from extract.engines import Rank, rank_from_environment
-from extract.plan import make_plan, shards_of_rank
 from extract.run import Settings, extract_split
 from omni.audio import load_audio
-from omni.errors import OmniError
-from omni.manifest import normalize_text, read_manifest, role_of, write_manifest
 from omni.shards import open_split, read
 from omni.whisper import load_encoder
 
@@ -67,91 +59,6 @@ def deterministic_bytes(folder: Path) -> dict[str, object]:
         else:
             found[path.name] = path.read_bytes()
     return found
-
-
-# ---- plan and manifest ------------------------------------------------------------------------
-
-
-@given(
-    st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=60),
-    st.integers(1, 9),
-    st.integers(0, 5),
-)
-def test_the_plan_holds_each_utterance_once(ids: list[str], size: int, seed: int) -> None:
-    plan = make_plan(ids, size, seed)
-    assert sorted(i for shard in plan for i in shard) == list(range(len(ids)))
-    assert all(len(shard) == size for shard in plan[:-1])
-    assert plan == make_plan(ids, size, seed)
-
-
-@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 60))
-def test_a_limited_plan_is_the_beginning_of_the_whole(n: int, size: int, limit: int) -> None:
-    ids = [f"u{i}" for i in range(n)]
-    whole, part = make_plan(ids, size), make_plan(ids, size, limit=limit)
-    assert [i for s in part for i in s] == [i for s in whole for i in s][:limit]
-
-
-@given(st.integers(0, 40), st.integers(1, 8))
-def test_ranks_share_the_shards(n: int, world: int) -> None:
-    owned = [shard for rank in range(world) for shard in shards_of_rank(n, rank, world)]
-    assert sorted(owned) == list(range(n))
-
-
-def test_the_plan_shuffles_and_refuses_nonsense() -> None:
-    ids = [f"u{i:03d}" for i in range(100)]
-    flat = [i for shard in make_plan(ids, 10) for i in shard]
-    assert flat != sorted(flat)
-    assert flat != [i for shard in make_plan(ids, 10, seed=1) for i in shard]
-    with pytest.raises(OmniError, match="at least 1"):
-        make_plan(ids, 0)
-    with pytest.raises(OmniError, match="world size"):
-        shards_of_rank(3, 2, 2)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["train-clean-100", "train.clean.100", "train_clean_100", "Train-Clean-100", "clean/train.100"],
-)
-def test_every_spelling_of_a_split(name: str) -> None:
-    assert canonical_split(name) == "train-clean-100"
-    assert canonical_split("demo-train") == "demo-train"
-
-
-def test_roles() -> None:
-    assert [role_of(s) for s in ("train-clean-100", "demo-train", "mine")] == ["train"] * 3
-    assert [role_of(s) for s in ("dev-other", "test-clean", "demo-heldout-voice")] == ["eval"] * 3
-    assert role_of("smoke") == "smoke"
-
-
-def test_manifest_of_a_tree_and_back_from_parquet(corpus: Path, tmp_path: Path) -> None:
-    manifest = librispeech_manifest(corpus, "dev.clean")
-    assert manifest == librispeech_manifest(corpus / "LibriSpeech", "dev-clean")
-    assert (manifest.split, manifest.role, len(manifest.utterances)) == ("dev-clean", "eval", 11)
-    row = manifest.utterances[0]
-    assert (row.id, row.speaker, row.chapter, row.sex) == ("11-5-0000", "11", "5", "F")
-    assert (row.n_samples, row.sample_rate, row.problem) == (8000, 16_000, "")
-    assert (row.text, row.text_norm) == ("WORD 0 OF SPEAKER 11", "word 0 of speaker 11")
-    write_manifest(manifest, tmp_path / "m.parquet")
-    assert read_manifest(tmp_path / "m.parquet") == manifest
-    assert normalize_text(" A  B\tC ") == "a b c"
-    (tmp_path / "x.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(OmniError, match="can't be read"):
-        read_manifest(tmp_path / "x.parquet")
-
-
-def test_a_missing_split_names_what_is_there(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(OmniError, match=r"no split test-clean.*found .*dev-clean"):
-        librispeech_manifest(corpus, "test-clean")
-    with pytest.raises(OmniError, match="no such folder"):
-        librispeech_manifest(tmp_path / "nowhere", "dev-clean")
-
-
-def test_published_counts_are_compared() -> None:
-    assert len(PUBLISHED) == 9
-    assert compare_with_published("dev-clean", 11, 5.0).startswith("warning: dev-clean: 11")
-    assert compare_with_published("dev-clean", 2703, 5.4 * 3600).startswith("dev-clean: 2703")
-    assert compare_with_published("dev-clean-2", 1089, 7.0).startswith("dev-clean-2: 1089")
-    assert compare_with_published("mine", 1, 1.0) == ""
 
 
 # ---- extraction -------------------------------------------------------------------------------
@@ -281,6 +188,9 @@ def test_another_configuration_is_refused_and_overwritten_on_demand(
     assert "Traceback" not in error
     assert main(command(corpus, encoder_folder, tmp_path, "--limit", "4", "--shard-size", "2")) == 1
     assert "--shard-size 4" in capsys.readouterr().err
+    ranks = ["--overwrite", "--rank", "0", "--world-size", "2"]
+    assert main(command(corpus, encoder_folder, tmp_path, "--layers", "1", *ranks)) == 1
+    assert "with several ranks" in capsys.readouterr().err
     assert main(command(corpus, encoder_folder, tmp_path, "--layers", "1", "--overwrite")) == 0
     sample = next(read(e.path for e in open_split(tmp_path / "dev-clean").shards))
     assert sample.features.shape == (1, sample.meta["n_frames"], 16)
@@ -387,6 +297,11 @@ def test_questions_without_an_answer_end_in_one_line(tmp_path: Path, capsys) -> 
     assert "give --root" in capsys.readouterr().err
     assert main(["--split", "nonesuch", "--downloads", str(tmp_path)]) == 1
     assert "where is the corpus?" in capsys.readouterr().err
+    assert main(["--split", "smoke", "--rank", "0", "--manifests", str(tmp_path)]) == 1
+    assert "--rank and --world-size go together" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert main(["--split", "smoke", "--device", "cuda", "--manifests", str(tmp_path)]) == 1
+        assert "no CUDA device" in capsys.readouterr().err
     assert main(["--split", "dev-clean", "--root", str(tmp_path / "none")]) == 1
     assert "no such folder" in capsys.readouterr().err
 
@@ -414,32 +329,3 @@ def test_demo_has_three_splits(encoder_folder: Path, tmp_path: Path) -> None:
         split = open_split(tmp_path / "s" / name)
         assert (split.n, split.role) == (3, role)
         assert (tmp_path / "m" / f"{name}.parquet").is_file()
-
-
-# ---- audio ------------------------------------------------------------------------------------
-
-
-def test_any_rate_and_channels_become_mono_16k(tmp_path: Path) -> None:
-    t = np.arange(44_100) / 44_100
-    tone = 0.5 * np.sin(2 * np.pi * 440 * t)
-    soundfile.write(tmp_path / "stereo.wav", np.stack([tone, 0 * tone], axis=1), 44_100)
-    wave = load_audio(tmp_path / "stereo.wav")
-    assert wave.shape == (16_000,)
-    assert wave.dtype == np.float32
-    expected = 0.25 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
-    assert np.abs(wave - expected)[200:-200].max() < 2e-3
-    assert (load_audio((tmp_path / "stereo.wav").read_bytes()) == wave).all()
-
-
-def test_bad_audio_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(OmniError, match="no such audio file"):
-        load_audio(tmp_path / "none.wav")
-    (tmp_path / "empty.wav").write_bytes(b"")
-    with pytest.raises(OmniError, match="0 bytes"):
-        load_audio(tmp_path / "empty.wav")
-    soundfile.write(tmp_path / "nan.wav", np.full(10, np.nan), 16_000, subtype="FLOAT")
-    with pytest.raises(OmniError, match="not finite"):
-        load_audio(tmp_path / "nan.wav")
-    soundfile.write(tmp_path / "odd.wav", np.zeros(10), 44_101)
-    with pytest.raises(OmniError, match="44101 Hz can't be resampled"):
-        load_audio(tmp_path / "odd.wav")

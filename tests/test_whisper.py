@@ -246,6 +246,44 @@ def test_a_folder_that_is_no_whisper_is_refused(tmp_path: Path) -> None:
         find_weights(str(tmp_path))
 
 
+def test_weights_in_any_layout_are_the_same(tmp_path: Path) -> None:
+    folder = tiny_encoder(tmp_path / "a")
+    plain = find_weights(str(folder)).tensors
+    other = tmp_path / "b"
+    other.mkdir()
+    (other / "config.json").write_text((folder / "config.json").read_text())
+    torch.save({f"model.{k}": v for k, v in plain.items()}, other / "pytorch_model.bin")
+    again = find_weights(str(other)).tensors
+    assert encoder_hash(plain) == encoder_hash(again)
+    assert plain.keys() == again.keys()
+    assert not any(key.startswith("decoder") for key in plain)
+
+
+@pytest.mark.parametrize("damage", ["config", "cut", "code", "missing", "positions"])
+def test_damaged_weights_are_told_in_one_line(tmp_path: Path, damage: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_encoder(tmp_path)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    if damage == "config":
+        (folder / "config.json").write_text("{")
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:5000])
+    elif damage == "code":
+        file.unlink()
+        (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    elif damage == "missing":
+        del tensors["encoder.layers.0.fc1.weight"]
+        save_file(tensors, file)
+    else:
+        tensors["encoder.embed_positions.weight"] += 1
+        save_file(tensors, file)
+    words = {"config": "not JSON", "missing": "don't fit", "positions": "sinusoids"}
+    with pytest.raises(OmniError, match=words.get(damage, "can't be read")):
+        load_encoder(str(folder))
+
+
 def ct2_blob(version: int = 6, spec: bytes = b"WhisperSpec\0", tail: bytes = b"") -> bytes:
     header = struct.pack("<I", version) + struct.pack("<H", len(spec)) + spec
     return header + struct.pack("<III", 3, 0, 0) + tail
