@@ -45,7 +45,8 @@ def options(parts: Path, **changes: object) -> TrainOptions:
     base = {
         "shards": (str(parts / "shards"),), "lm": str(parts / "lm"), "steps": 8, "warmup": 2,
         "batch_size": 16, "hidden": 32, "lr": 3e-3, "eval_every": 4, "save_every": 3,
-        "decode_limit": 2, "buffer": 32, "wandb": "disabled",
+        "decode_limit": 2, "buffer": 32, "wandb": "disabled", "ctc_weight": 0.0, "noise": 0.0,
+        "gain": 0.0, "stretch": 0.0,
     }  # fmt: skip
     return TrainOptions(**{**base, **changes})  # type: ignore[arg-type]
 
@@ -98,7 +99,7 @@ def test_a_resumed_run_ends_bit_equal(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """Stopped after its first or second checkpoint, and some steps beyond it."""
-    recipe = options(parts, noise=0.1, mask=0.1)
+    recipe = options(parts, ctc_weight=0.5, noise=0.1, mask=0.1, stretch=0.1)
     train(recipe, tmp_path / "whole")
     seen = []
 
