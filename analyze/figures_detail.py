@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from analyze.figures import Picked, label_axes, share
 from analyze.metrics import Floats, Ints
-from analyze.numbers import Evidence, path_scores, similarity
+from analyze.numbers import MAX_PATHS, Evidence, path_scores, similarity
 from analyze.paths import best_path, order_advantage
 from analyze.position import fit_pca, position_r2, remove_position
 from analyze.sample import Audio, Text
@@ -53,7 +53,7 @@ def matrices(
         title = "Audio time against words, by the value rows"
         spaces.insert(0, ("value-matrices", title, e.trained.value, e.text.value))
     _, _, audio, text = spaces[0]
-    scores = path_scores(audio, text, np.arange(audio.detail), e.seed)
+    scores = path_scores(audio, text, np.arange(min(audio.detail, MAX_PATHS)), e.seed)
     order = np.argsort(np.where(np.isfinite(scores), scores, -np.inf), kind="stable")[::-1]
     best, middle, worst = int(order[0]), int(order[len(order) // 2]), int(order[-1])
     shown = [
@@ -136,7 +136,7 @@ def path_scores_of(audio: Audio, text: Text, utterance: int, transcript: int, se
 def path_cosines(audio: Audio, text: Text, to: Ints) -> Floats:
     """Centred cosine of every soft token and its text token on the best path."""
     found = []
-    for u in range(audio.detail):
+    for u in range(min(audio.detail, MAX_PATHS)):
         values = similarity(audio, text, u, int(to[u]))
         _, path = best_path(values)
         found.append(values[np.arange(len(path)), path])

@@ -19,6 +19,7 @@ from analyze.paths import order_advantage
 from analyze.sample import Audio, Text
 
 MAX_CKA = 500  # utterances; its cost grows with their cube
+MAX_PATHS = 500  # utterances whose best paths are sought, in plain Python
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ def _retrieved(
     estimates = [bootstrap(ratio(h, np.ones(n)), n, seed=e.seed) for h in hits]
     if untrained is None:
         estimates.insert(1, None)
-    chance, _ = metrics.permutation_baseline(tables[0], e.labels, k, draws=50, seed=e.seed)
+    draws = int(np.clip(10_000 // n, 5, 50))
+    chance, _ = metrics.permutation_baseline(tables[0], e.labels, k, draws=draws, seed=e.seed)
     return _number(key, name, n, estimates, 1, True, chance)
 
 
@@ -246,7 +248,7 @@ def _path(e: Evidence) -> list[Number]:
 def _ordered(
     e: Evidence, key: str, suffix: str, trained: Audio, untrained: Audio | None, text: Text
 ) -> Number:
-    own = np.arange(trained.detail)
+    own = np.arange(min(trained.detail, MAX_PATHS))
     estimates: list[Estimate | None] = []
     for audio, to in ((trained, own), (untrained, own), (trained, e.partner[own])):
         if audio is None:

@@ -117,7 +117,8 @@ def shown(value: float, number: Number) -> str:
         return ""
     if number.percent:
         return f"{100 * value:.1f}{UNIT}"
-    return f"{value:.2f}" if abs(value) >= 0.095 else f"{value:.3f}"
+    text = f"{value:.2f}" if abs(value) >= 0.095 else f"{value:.3f}"
+    return text.replace("-", "\u2212")
 
 
 def interval(e: Estimate, number: Number) -> str:

@@ -57,11 +57,11 @@ def judge(numbers: Sequence[Number]) -> Verdict:
         )
     value, low, high = gap.trained.value, gap.trained.low, gap.trained.high
     measured = (
-        f"The right audio makes each token of the transcript {value:.2f} nats cheaper than "
-        f"another utterance's audio (95 % interval {low:.2f} to {high:.2f})"
+        f"The right audio makes each token of the transcript {signed(value)} nats cheaper than "
+        f"another utterance's audio (95 % interval {signed(low)} to {signed(high)})"
     )
     against = (
-        f"; with the untrained projector it is {gap.untrained.value:.2f}."
+        f"; with the untrained projector it is {signed(gap.untrained.value)}."
         if gap.untrained is not None and gap.untrained.defined
         else "."
     )
@@ -74,7 +74,7 @@ def judge(numbers: Sequence[Number]) -> Verdict:
         level, headline = "deaf", "The model is not listening"
         measured = (
             f"It does no better with the right audio than with another utterance's: "
-            f"{value:.2f} nats a token (95 % interval {low:.2f} to {high:.2f})"
+            f"{signed(value)} nats a token (95 % interval {signed(low)} to {signed(high)})"
         )
     return Verdict(level, headline, [measured + against, *_writing(by_key), _geometry(by_key)])
 
@@ -94,12 +94,12 @@ def _geometry(by_key: Mapping[str, Number]) -> str:
         for key, where in (("nearest_precision", ""), ("value_precision", " in the value rows"))
         if (number := by_key.get(key)) is not None and _beats_controls(number)
     ]
-    match = by_key["retrieval_audio_text_1"]
+    match, where = _entrance(by_key, "retrieval_audio_text_1", "value_retrieval")
     if _beats_controls(match):
         luck = "" if match.chance is None else f" (chance {percent(match.chance)})"
         landed.append(
             f"{percent(match.trained.value)} of the utterances find their transcript by their "
-            f"means{luck}"
+            f"means{where}{luck}"
         )
     if landed:
         return f"Audio lands near its own words: {', and '.join(landed)}."
@@ -150,7 +150,7 @@ def alerts(numbers: Sequence[Number], about: Circumstances) -> list[Alert]:
         found.append(
             Alert(
                 "wrong",
-                f"The untrained projector has a gap of {control.value:.2f} nats: it should be about 0, so something beside the audio gives the answer away.",
+                f"The untrained projector has a gap of {signed(control.value)} nats: it should be about 0, so something beside the audio gives the answer away.",
             )
         )
     mixed = by_key["gap_shuffled"].shuffled
@@ -220,22 +220,20 @@ def alerts(numbers: Sequence[Number], about: Circumstances) -> list[Alert]:
 def tiles(numbers: Sequence[Number]) -> list[dict[str, str]]:
     """The four numbers of the verdict card, each beside its control.
 
-    The last is the entrance at which more audio lands on its words than on another's.
+    Retrieval and landing are shown at the entrance where they are furthest above the wrong pair's.
     """
     by_key = {number.key: number for number in numbers}
-    entrances = [k for k in ("nearest_precision", "value_precision") if k in by_key]
-    entrance = max(entrances, key=lambda k: _lead(by_key[k]))
-    place = " in the value rows" if entrance.startswith("value") else ""
+    token, token_where = _entrance(by_key, "nearest_precision", "value_precision")
+    match, match_where = _entrance(by_key, "retrieval_audio_text_1", "value_retrieval")
     shown = []
-    for key, name, share in (
-        ("gap_shuffled", "nats a token, right audio over wrong", False),
-        ("wer", "of words wrong", True),
-        ("retrieval_audio_text_1", "of utterances find their transcript", True),
-        (entrance, f"of soft tokens land on their own words{place}", True),
+    for number, name, share in (
+        (by_key["gap_shuffled"], "nats a token, right audio over wrong", False),
+        (by_key["wer"], "of words wrong", True),
+        (match, f"of utterances find their transcript{match_where}", True),
+        (token, f"of soft tokens land on their own words{token_where}", True),
     ):
-        number = by_key[key]
         if number.trained.defined:
-            say = percent if share else "{:.2f}".format
+            say = percent if share else signed
             control, name_of = number.untrained, "untrained"
             if control is None:
                 control, name_of = number.shuffled, "another's words"
@@ -243,6 +241,18 @@ def tiles(numbers: Sequence[Number]) -> list[dict[str, str]]:
             against = f"{name_of}: {say(control.value)}" if control is not None and known else ""
             shown.append({"name": name, "value": say(number.trained.value), "against": against})
     return shown
+
+
+def _entrance(by_key: Mapping[str, Number], own: str, value: str) -> tuple[Number, str]:
+    """The number of the entrance (input rows or value rows) where audio does best, and its name."""
+    if value in by_key and _lead(by_key[value]) > _lead(by_key[own]):
+        return by_key[value], " in the value rows"
+    return by_key[own], ""
+
+
+def signed(value: float) -> str:
+    """Two decimals, with a minus sign that is one."""
+    return f"{value:.2f}".replace("-", "\u2212")
 
 
 def _lead(number: Number) -> float:
