@@ -6,6 +6,7 @@ Must not know what any command does.
 import argparse
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 
 from omni.errors import OmniError
@@ -40,6 +41,7 @@ def run(
         The exit status: what `command` returned, the error's own, or 130 after Ctrl-C.
     """
     args = parser.parse_args(argv)
+    warnings.showwarning = _one_line
     try:
         return command(args)
     except OmniError as error:
@@ -50,3 +52,8 @@ def run(
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on from here", file=sys.stderr)
         return 130
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line, without the code that gave it."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

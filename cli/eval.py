@@ -60,8 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command(args: argparse.Namespace) -> int:
     """Evaluate, print, and write the JSON."""
-    import torch
 
+    from omni.device import pick_device
     from omni.errors import OmniError
     from omni.evaluate import evaluate
     from omni.nanochat import load_checkpoint
@@ -81,9 +81,7 @@ def command(args: argparse.Namespace) -> int:
         )
     for split in splits:
         trained.check_features(split.fingerprint, split.split)
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device(args.device)
     lm, tok, _ = load_checkpoint(args.lm or trained.config["lm"], device)
     trained.check_lm(lm)
     projector = trained.projector(args.checkpoint, device)

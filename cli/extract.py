@@ -183,11 +183,12 @@ def extract_manifests(args: argparse.Namespace, manifests: Sequence[Manifest]) -
     """Load the encoder once, extract each split, print the summary."""
     from extract.estimate import estimate
     from extract.run import extract_split, summary, summary_json
+    from omni.device import pick_device
     from omni.shard_writer import write_json
     from omni.whisper import load_encoder
 
     rank = find_rank(args)
-    device = find_device(args.device, rank.local_rank)
+    device = pick_device(args.device, rank.local_rank)
     if args.threads:
         import torch
 
@@ -247,21 +248,6 @@ def find_rank(args: argparse.Namespace) -> "Rank":
     if args.rank is None or args.world_size is None:
         raise OmniError("--rank and --world-size go together")
     return Rank(args.rank, args.world_size, 0)
-
-
-def find_device(name: str, local_rank: int) -> str:
-    """`auto` is this rank's GPU if there is one, else the CPU.
-
-    Raises:
-        OmniError: a GPU is asked for that is not there.
-    """
-    import torch
-
-    if name == "auto":
-        return f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise OmniError("torch sees no CUDA device", f"--device {name}", "omni-doctor says more")
-    return name
 
 
 if __name__ == "__main__":

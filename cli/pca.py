@@ -55,20 +55,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(args: argparse.Namespace) -> int:
     # Torch and scikit-learn take seconds to import: `--help` does not wait for them.
-    import torch
 
     from analyze import export
     from analyze.examine import Request
     from analyze.report import make_report
+    from omni.device import pick_device
     from omni.runs import load_run, newest_run
     from train.data import find_splits
     from train.track import WANDB_PROJECT, wandb_mode
 
     start = time.perf_counter()
     mode = wandb_mode(args.wandb)
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device(args.device)
     chosen = [load_run(path) for path in args.run] or [newest_run()]
     request = Request(
         shards=args.shards,

@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _smoke(args: argparse.Namespace) -> int:
     # Imported late: --help must not wait for torch.
-    from cli.transcribe import pick_device
     from extract.corpora.smoke import smoke_manifest
     from omni.audio import load_audio
+    from omni.device import pick_device
     from omni.errors import OmniError
     from omni.whisper import load_encoder
     from train.smoke import FALL, smoke

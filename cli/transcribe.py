@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command(args: argparse.Namespace) -> int:
     """Load the run, transcribe the files that can be read, and print a line for each."""
+    from omni.device import pick_device
     from omni.runs import load_run, newest_run
     from omni.transcriber import Sampling, load_transcriber
 
@@ -96,23 +97,6 @@ def read_files(files: Sequence[str]) -> tuple[dict[int, "np.ndarray"], dict[int,
         except OmniError as error:
             failed[i] = str(error)
     return waves, failed
-
-
-def pick_device(device: str) -> str:
-    """`auto` is a GPU if there is one.
-
-    Raises:
-        OmniError: a CUDA device is asked for and there is none.
-    """
-    import torch
-
-    from omni.errors import OmniError
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise OmniError("no CUDA device", "--device", "use --device cpu")
-    return device
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,5 +7,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WDS_SECURE", "1")
 
+import torch
+
+# pytest-xdist runs one process a core; more threads would only wait for each other.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"  # reference data beside the checkout; tests skip without it

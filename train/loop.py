@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from omni import runs
+from omni.device import pick_device
 from omni.errors import OmniError
 from omni.evaluate import evaluate
 from omni.nanochat import load_checkpoint
@@ -361,16 +362,12 @@ def _provenance(
 @contextlib.contextmanager
 def _ranks(device: str) -> Iterator[tuple[int, int, torch.device]]:
     """(rank, world, device) of this process; joins the others when torchrun started them."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise OmniError("no CUDA device", "--device", "use --device cpu")
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    device = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else None)
     if world == 1:
         yield 0, 1, torch.device(device)
         return
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    if device.startswith("cuda"):
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=RANK_TIMEOUT)
     try:
