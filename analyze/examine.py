@@ -13,7 +13,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from analyze import figures, figures_detail, numbers, sample
-from analyze.lens import look
+from analyze.lens import MAX_UTTERANCES, look
 from analyze.numbers import Evidence
 from analyze.page import PointSet, RunView
 from analyze.sample import FRAME_SECONDS, Progress, silent
@@ -219,8 +219,12 @@ def _pictures(
 
 
 def _frames(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Encoder frames (P, d) at every k-th position, their position, and seconds a position."""
-    last = [x.features if x.features.ndim == 2 else x.features[-1] for x in samples]
+    """Encoder frames (P, d) at every k-th position, their position, and seconds a position.
+
+    Of the leading utterances only: more of them would leave too few positions of each.
+    """
+    leading = samples[:MAX_UTTERANCES]
+    last = [x.features if x.features.ndim == 2 else x.features[-1] for x in leading]
     every = max(1, sum(len(x) for x in last) // MAX_FRAMES_SHOWN)
     frames = [x[::every].astype(np.float32) for x in last]
     step = np.concatenate([np.arange(len(x)) for x in frames])

@@ -23,7 +23,8 @@ def position_r2(values: Floats, positions: Ints, degree: int = 6) -> float:
 
     The curve is a least-squares Legendre polynomial of the frame's position, at most degree 6.
     """
-    if len(values) <= degree + 1 or np.var(values) <= TINY:
+    degree = min(degree, len(np.unique(positions)) - 1)
+    if degree < 1 or len(values) <= degree + 1 or np.var(values) <= TINY:
         return float("nan")
     x = 2 * positions / max(int(positions.max()), 1) - 1
     fitted = np.polynomial.Legendre.fit(x, values, degree, domain=[-1, 1])(x)

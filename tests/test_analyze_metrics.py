@@ -230,3 +230,10 @@ def test_position_is_found_and_removed() -> None:
     assert kept.all()
     assert abs(position.position_r2(cleaned[:, 0], steps)) < 0.05
     assert cleaned.std() == pytest.approx(1, rel=0.1)
+
+
+def test_few_positions_do_not_overfit() -> None:
+    """A curve has no more freedom than there are positions; one position explains nothing."""
+    rng = np.random.default_rng(0)
+    assert abs(position.position_r2(rng.normal(size=300), np.arange(300) % 3)) < 0.05
+    assert np.isnan(position.position_r2(rng.normal(size=30), np.zeros(30, int)))
