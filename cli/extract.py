@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # importing them takes seconds, which --help should not
     from omni.whisper import WhisperEncoder
 
 SMALL_SHARD_SIZE = 32  # the embedded corpora: several shards, though they are small
-BATCH_SIZE = {"cpu": 2, "cuda": 64}  # 30 s windows; more gains nothing on a CPU
+BATCH_SIZE = {"cpu": 2, "cuda": 64}  # windows; more gains nothing on a CPU
 EXIT_FAILURES = 3  # finished, but some utterances could not be extracted
 
 EXAMPLES = """\
@@ -51,6 +51,15 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--encoder", default="openai/whisper-base", help="folder or hub id")
     model.add_argument("--layers", default="last", help="last, all, or indices like 0,3,6")
     model.add_argument("--dtype", choices=("float16", "int8"), default="float16", help="on disk")
+    model.add_argument(
+        "--window",
+        choices=("30", "fit"),
+        default="30",
+        help="30: exact; fit: speech and a margin of silence, faster, other features",
+    )
+    model.add_argument(
+        "--margin", type=float, metavar="SECONDS", help="of --window fit (default: 2)"
+    )
     _add_output(parser.add_argument_group("output"))
     speed = parser.add_argument_group("speed")
     speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -58,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     speed.add_argument(
         "--batch-size",
         type=int,
-        help=f"30 s windows a batch (default: {cpu} on a CPU, {gpu} on a GPU)",
+        help=f"windows a batch (default: {cpu} on a CPU, 1 if they fit, {gpu} on a GPU)",
     )
     speed.add_argument(
         "--workers", type=int, help="decoding threads (default: 2; up to 16 for a GPU)"
@@ -210,21 +219,26 @@ def make_settings(args: argparse.Namespace, encoder: "WhisperEncoder") -> "Setti
     """Options and their defaults, which depend on the device and the corpus."""
     from extract.run import Settings
     from omni.whisper import parse_layers
+    from omni.window import EXACT, make_window
 
+    window = make_window(args.window, args.margin)
     on_gpu = encoder.device.type == "cuda"
+    # Fitted windows differ in length, so a CPU gains nothing by waiting for a second one.
+    default_batch = 1 if window != EXACT and not on_gpu else BATCH_SIZE["cuda" if on_gpu else "cpu"]
     embedded = args.split.startswith(("demo", "smoke")) and args.root is None
     return Settings(
         out=args.out,
         layers=parse_layers(args.layers, encoder.n_layers),
         shard_size=args.shard_size or (SMALL_SHARD_SIZE if embedded else SHARD_SIZE),
         limit=args.limit,
-        batch_size=args.batch_size or BATCH_SIZE["cuda" if on_gpu else "cpu"],
+        batch_size=args.batch_size or default_batch,
         decode_workers=args.workers or (min(16, os.cpu_count() or 1) if on_gpu else 2),
         max_failures=args.max_failures,
         overwrite=args.overwrite,
         repair=args.repair,
         dtype=args.dtype,
         ray_workers=count_ray_workers(args),
+        window=window,
     )
 
 

@@ -44,8 +44,8 @@ def seconds_per_window(encoder: WhisperEncoder, settings: Settings) -> float:
     """Wall time of a window at the run's batch size, on noise of LibriSpeech's mean length."""
     wave = np.random.default_rng(0).standard_normal(min(12 * 16_000, WINDOW_SAMPLES)) * 0.1
     batch = [wave.astype(np.float32)] * settings.batch_size
-    encoder.encode_windows(batch, settings.layers).features.cpu()  # warms up
+    encoder.encode_windows(batch, settings.layers, settings.window).features.cpu()  # warms up
     start = time.perf_counter()
     for _ in range(TRIAL_BATCHES):
-        encoder.encode_windows(batch, settings.layers).features.cpu()
+        encoder.encode_windows(batch, settings.layers, settings.window).features.cpu()
     return (time.perf_counter() - start) / (TRIAL_BATCHES * settings.batch_size)

@@ -3,7 +3,8 @@
     threads            this thread                      one thread
     decode, sha256 ──► batches of windows, encode ──►  copy out, split, write, hash, commit
 
-Batches form inside a shard, so a shard's bytes depend on nothing before it: killed and resumed is
+Windows of one length share a batch; utterances are written in the plan's order all the same. Batches
+form inside a shard, so a shard's bytes depend on nothing before it: killed and resumed is
 the same as never killed. libsndfile and hashlib let go of the interpreter's lock, which makes threads
 enough for decoding. Must not know how shards are shared among processes (`extract.engines`).
 """
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from extract.batches import Batches
 from omni.audio import SAMPLE_RATE, load_audio
 from omni.errors import OmniError
 from omni.manifest import Manifest, Utterance
@@ -34,6 +36,7 @@ from omni.whisper import (
     frame_count,
     split_windows,
 )
+from omni.window import EXACT, Window
 
 _BATCHES_IN_FLIGHT = 4  # encoded, not yet written: bounds memory, hides the disk
 
@@ -49,6 +52,7 @@ class Job:
     batch_size: int  # windows
     decode_workers: int
     max_failures: int
+    window: Window = EXACT
 
     def ids(self, shard: int) -> list[str]:
         """Planned utterance ids of a shard."""
@@ -80,14 +84,14 @@ Progress = Callable[[Stats], None]
 
 
 def feature_config(
-    encoder: WhisperEncoder, layers: Layers, dtype: str, window: str = "30"
+    encoder: WhisperEncoder, layers: Layers, dtype: str, window: Window = EXACT
 ) -> dict[str, Any]:
     """All that decides a stored value: the fingerprint is taken over it."""
     return {
         "encoder": encoder.hash,
         "layers": layers if layers == "last" else list(layers),
         "dtype": dtype,
-        "window": window,
+        "window": window.config(),
         "mel": MEL_VERSION,
         "trim": TRIM_VERSION,
     }
@@ -143,7 +147,16 @@ class _Pending:
 
     meta: dict[str, Any]
     windows_left: int
-    pieces: list[np.ndarray] = field(default_factory=list)
+    pieces: dict[int, np.ndarray] = field(default_factory=dict)  # by the window's place in it
+
+
+@dataclass(frozen=True)
+class _Window:
+    """At most 30 s of an utterance."""
+
+    wave: np.ndarray
+    owner: _Pending
+    place: int
 
 
 def _extract_shard(
@@ -157,13 +170,12 @@ def _extract_shard(
 ) -> None:
     seconds = dict.fromkeys(stats.seconds, 0.0)
     in_flight: deque[Future[None]] = deque()
-    windows: list[np.ndarray] = []
+    batches: Batches[_Window] = Batches(job.batch_size)
     pending: deque[_Pending] = deque()  # appended here, consumed by the writer, both in plan order
     with ShardWriter(job.spec, shard, job.ids(shard)) as writer:
 
-        def flush() -> None:
+        def flush(windows: list[_Window]) -> None:
             batch = _encode(encoder, windows, job, seconds)
-            windows.clear()
             in_flight.append(writer_thread.submit(_write, writer, batch, pending, seconds))
             while len(in_flight) > _BATCHES_IN_FLIGHT:
                 in_flight.popleft().result()  # hands on what the writer raised
@@ -180,15 +192,16 @@ def _extract_shard(
                     _count_failure(job, item, stats)
                     continue
                 chunks = split_windows(item.wave)
-                pending.append(_Pending(_meta(job, item), len(chunks)))
-                for chunk in chunks:
-                    windows.append(chunk)
-                    if len(windows) == job.batch_size:
-                        flush()
+                owner = _Pending(_meta(job, item), len(chunks))
+                pending.append(owner)
+                for i, chunk in enumerate(chunks):
+                    length = job.window.length(frame_count(len(chunk)))
+                    if full := batches.add(length, _Window(chunk, owner, i)):
+                        flush(full)
                 stats.utterances += 1
                 stats.audio_seconds += len(item.wave) / SAMPLE_RATE
-            if windows:
-                flush()
+            for left in batches.rest():
+                flush(left)
         finally:  # the writer must be idle before its file is closed
             results = [future.exception() for future in in_flight]
         for error in results:
@@ -263,31 +276,35 @@ class _Batch:
 
     features: torch.Tensor
     counts: list[int]
+    owners: list[tuple[_Pending, int]]  # whose each window is, and its place there
     marks: list[torch.cuda.Event]  # on a GPU: before mel, after mel, after encoding, after the copy
 
 
 def _encode(
-    encoder: WhisperEncoder, windows: list[np.ndarray], job: Job, seconds: dict[str, float]
+    encoder: WhisperEncoder, windows: list[_Window], job: Job, seconds: dict[str, float]
 ) -> _Batch:
     """Launch a batch; on a GPU nothing here waits for it."""
+    waves = [window.wave for window in windows]
+    owners = [(window.owner, window.place) for window in windows]
     if encoder.device.type != "cuda":
         start = time.perf_counter()
-        mel, counts = encoder.mel(windows)
+        mel, counts = encoder.mel(waves, window=job.window)
         middle = time.perf_counter()
-        features = encoder.encode_mel(mel, counts, job.layers)
+        features = encoder.encode_mel(mel, counts, job.layers, job.window)
         seconds["mel"] += middle - start
         seconds["encode"] += time.perf_counter() - middle
-        return _Batch(features, counts, [])
+        return _Batch(features, counts, owners, [])
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
     marks[0].record()
-    mel, counts = encoder.mel(windows, pad_to=job.batch_size)  # one shape for all batches
+    # One shape for all batches of a length.
+    mel, counts = encoder.mel(waves, pad_to=job.batch_size, window=job.window)
     marks[1].record()
-    features = encoder.encode_mel(mel, counts, job.layers)
+    features = encoder.encode_mel(mel, counts, job.layers, job.window)
     marks[2].record()
     host = torch.empty(features.shape, dtype=torch.float16, pin_memory=True)
     host.copy_(features, non_blocking=True)
     marks[3].record()
-    return _Batch(host, counts, marks)
+    return _Batch(host, counts, owners, marks)
 
 
 def _write(
@@ -299,13 +316,14 @@ def _write(
         seconds["mel"] += batch.marks[0].elapsed_time(batch.marks[1]) / 1000
         seconds["encode"] += batch.marks[1].elapsed_time(batch.marks[2]) / 1000
     start = time.perf_counter()
-    for piece in batch.features.split(batch.counts, dim=-2):
-        utterance = pending[0]
-        utterance.pieces.append(piece.numpy())
-        utterance.windows_left -= 1
-        if utterance.windows_left == 0:
-            pending.popleft()
-            writer.add(utterance.meta, np.concatenate(utterance.pieces, axis=-2))
+    pieces = batch.features.split(batch.counts, dim=-2)
+    for piece, (owner, place) in zip(pieces, batch.owners, strict=True):
+        owner.pieces[place] = piece.numpy()
+        owner.windows_left -= 1
+    while pending and pending[0].windows_left == 0:
+        done = pending.popleft()
+        in_order = [done.pieces[place] for place in sorted(done.pieces)]
+        writer.add(done.meta, np.concatenate(in_order, axis=-2))
     seconds["write"] += time.perf_counter() - start
 
 

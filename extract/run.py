@@ -20,6 +20,7 @@ from omni.shard_verify import verify_shard
 from omni.shard_writer import SplitSpec, StoredDtype, clear_split, write_index
 from omni.shards import shard_name
 from omni.whisper import Layers, WhisperEncoder, frame_count
+from omni.window import EXACT, Window
 
 ROW_OVERHEAD_BYTES = 4096  # tar headers, JSON and padding of an utterance, rounded up
 
@@ -39,6 +40,7 @@ class Settings:
     repair: bool = False  # look at every byte of what is there, make faulty shards again
     dtype: StoredDtype = "float16"
     ray_workers: int = 0  # actors of a Ray cluster; 0: this process
+    window: Window = EXACT
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def make_job(manifest: Manifest, encoder: WhisperEncoder, settings: Settings) ->
         folder=settings.out / manifest.split,
         split=manifest.split,
         role=manifest.role,
-        config=feature_config(encoder, settings.layers, settings.dtype),
+        config=feature_config(encoder, settings.layers, settings.dtype, settings.window),
         shard_size=settings.shard_size,
     )
     return Job(
@@ -116,6 +118,7 @@ def make_job(manifest: Manifest, encoder: WhisperEncoder, settings: Settings) ->
         batch_size=settings.batch_size,
         decode_workers=settings.decode_workers,
         max_failures=settings.max_failures,
+        window=settings.window,
     )
 
 

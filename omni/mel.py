@@ -20,30 +20,33 @@ WINDOW_FRAMES = WINDOW_SAMPLES // HOP  # 3000
 _FLOOR = 1e-10  # power below which the logarithm is cut
 
 
-def log_mel(waves: torch.Tensor, n_mels: int = 80) -> torch.Tensor:
-    """Log-mel of windows whose samples are followed by silence up to 30 s.
+def log_mel(waves: torch.Tensor, n_mels: int = 80, frames: int = WINDOW_FRAMES) -> torch.Tensor:
+    """Log-mel of windows whose samples are followed by silence, up to 30 s unless told otherwise.
 
     Formula: Radford et al. 2022 (Whisper), as in transformers' WhisperFeatureExtractor: Hann window
     of 25 ms, hop 10 ms, slaney mel filters, log10, 8 below the maximum cut, (x + 4) / 4.
 
     Args:
-        waves: float32 (B, n), 16 kHz, n <= 480,000; shorter ones are right-padded with zeros.
+        waves: float32 (B, n), 16 kHz, n <= 160 x frames; shorter ones are right-padded with zeros.
         n_mels: 80, or 128 for large-v3.
+        frames: of 10 ms; length of the window.
 
     Returns:
-        float32 (B, n_mels, 3000) on the device of `waves`.
+        float32 (B, n_mels, frames) on the device of `waves`.
     """
     B, n = waves.shape
     # Reflection at the right edge needs 200 zeros to reflect; hop-sized steps keep frames whole.
-    span = min(WINDOW_SAMPLES, -(-(n + N_FFT) // HOP) * HOP)
+    span = min(frames * HOP, -(-(n + N_FFT) // HOP) * HOP)
     waves = torch.nn.functional.pad(waves, (0, span - n))
     window = torch.hann_window(N_FFT, device=waves.device)
     spectrum = torch.stft(waves, N_FFT, HOP, window=window, return_complex=True)
     power = (spectrum[..., :-1].abs() ** 2).contiguous()  # (B, 201, span / 160)
-    log = (_filters(n_mels, waves.device) @ power).clamp(min=_FLOOR).log10()  # (B, n_mels, frames)
+    log = (
+        (_filters(n_mels, waves.device) @ power).clamp(min=_FLOOR).log10()
+    )  # (B, n_mels, span / 160)
     floor = log.amax(dim=(1, 2), keepdim=True) - 8.0
     silence = torch.full((), _FLOOR, device=waves.device).log10()
-    full = silence.expand(B, n_mels, WINDOW_FRAMES).clone()
+    full = silence.expand(B, n_mels, frames).clone()
     full[:, :, : log.shape[2]] = log
     return (torch.maximum(full, floor) + 4.0) / 4.0
 

@@ -20,6 +20,7 @@ from omni.projector import Projector
 from omni.prompt import Batch, Template, build_batch
 from omni.runs import Run
 from omni.whisper import TRIM_VERSION, Layers, WhisperEncoder, load_encoder
+from omni.window import EXACT, Window, window_from_config
 
 CHUNK_SECONDS = 30.0  # Whisper's window, and about the longest utterance of LibriSpeech
 SEARCH_SECONDS = 5.0  # how far before a chunk's end a pause is looked for
@@ -56,6 +57,7 @@ class Transcriber:
     Args:
         layers: the encoder layers that the run's features hold.
         chunk_seconds: longest piece that is given to the LM in one row, unless a call says else.
+        window: of the run's features.
     """
 
     def __init__(
@@ -67,10 +69,11 @@ class Transcriber:
         template: Template,
         layers: Layers = "last",
         chunk_seconds: float = CHUNK_SECONDS,
+        window: Window = EXACT,
     ) -> None:
         self.encoder, self.projector, self.lm = encoder, projector, lm
         self.tok, self.template, self.layers = tok, template, layers
-        self.chunk_seconds = chunk_seconds
+        self.chunk_seconds, self.window = chunk_seconds, window
 
     def __call__(
         self,
@@ -115,7 +118,8 @@ class Transcriber:
 
     def features(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         """float16 (T, d) or (L, T, d) of each recording, as a shard would hold them."""
-        return [f.half().cpu().numpy() for f in self.encoder.encode(waves, self.layers)]
+        encoded = self.encoder.encode(waves, self.layers, self.window)
+        return [f.half().cpu().numpy() for f in encoded]
 
     def batch(self, features: Sequence[np.ndarray]) -> Batch:
         """The rows that end where the LM begins to write."""
@@ -178,7 +182,7 @@ def load_transcriber(
             where=encoder,
             mend="give the encoder of the extraction with --encoder",
         )
-    ours = {"window": "30", "mel": MEL_VERSION, "trim": TRIM_VERSION}
+    ours = {"mel": MEL_VERSION, "trim": TRIM_VERSION}
     for name, value in ours.items():
         if features.get(name) != value:
             raise OmniError(
@@ -187,11 +191,13 @@ def load_transcriber(
                 where=str(run.path),
                 mend="extract and train again, or use the version that made them",
             )
+    window = window_from_config(features.get("window"), str(run.path))
     template = Template(**run.config["template"])
     projector = run.projector(which, device)
     # A projector is deaf to what lies beyond the longest row it was trained on.
     longest = min(run.provenance.get("longest_seconds", CHUNK_SECONDS), CHUNK_SECONDS)
-    return Transcriber(whisper, projector, frozen, tok, template, features["layers"], longest)
+    layers = features["layers"]
+    return Transcriber(whisper, projector, frozen, tok, template, layers, longest, window)
 
 
 def cut_at_pauses(wave: np.ndarray, seconds: float = CHUNK_SECONDS) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
-"""The frozen Whisper encoder: 30 s windows in, the frames that hold speech out.
+"""The frozen Whisper encoder: windows of at most 30 s in, the frames that hold speech out.
 
 The layers are transformers'; the walk through them is ours, to leave out what nobody keeps. Whisper
-attends to the silence that pads a window, so the window is never cut (that would change the
-features); but in the last layer only the kept frames need queries and an MLP, which changes nothing
+attends to the silence that pads a window, so the window is cut only where `omni.window` is told to
+(that changes the features); but in the last layer only the kept frames need queries and an MLP, which changes nothing
 beyond rounding. Must not know about corpora or shards.
 """
 
@@ -20,6 +20,7 @@ from omni.audio import import_torchaudio
 from omni.errors import OmniError
 from omni.mel import WINDOW_SAMPLES, log_mel
 from omni.weights import find_weights
+from omni.window import EXACT, Window
 
 TRIM_VERSION = 1  # part of the shard fingerprint: raise it when the kept frames change
 SAMPLES_PER_FRAME = 320  # 20 ms at 16 kHz: hop 160, then a convolution of stride 2
@@ -107,73 +108,98 @@ class WhisperEncoder:
         self.n_layers: int = self.module.config.encoder_layers
         self.n_mels: int = self.module.config.num_mel_bins
 
-    def encode(self, waves: Sequence[np.ndarray], layers: Layers = "last") -> list[torch.Tensor]:
-        """Features of recordings of any length, in one batch.
+    def encode(
+        self, waves: Sequence[np.ndarray], layers: Layers = "last", window: Window = EXACT
+    ) -> list[torch.Tensor]:
+        """Features of recordings of any length, in one batch for each length of window.
 
         Args:
             waves: float32 (n,) each, 16 kHz mono, n >= 1; over 30 s in chunks, concatenated.
             layers: "last" (after the final norm), or indices as in transformers' `hidden_states`:
                 0 the input of the first layer, i the output of layer i, `n_layers` as "last".
+            window: how much silence follows the speech.
 
         Returns:
             A tensor on the device for each wave: (T, d), or (L, T, d) for a list of layers;
             T = ceil(n / 320).
         """
-        windows = [split_windows(wave) for wave in waves]
-        if any(not chunks for chunks in windows):
+        chunked = [split_windows(wave) for wave in waves]
+        if any(not chunks for chunks in chunked):
             raise OmniError("a recording without samples can't be encoded")
-        pieces = self.encode_windows([w for chunks in windows for w in chunks], layers).split()
+        flat = [w for chunks in chunked for w in chunks]
+        by_length: dict[int, list[int]] = {}
+        for i, w in enumerate(flat):
+            by_length.setdefault(window.length(frame_count(len(w))), []).append(i)
+        pieces: dict[int, torch.Tensor] = {}
+        for members in by_length.values():
+            frames = self.encode_windows([flat[i] for i in members], layers, window)
+            pieces.update(zip(members, frames.split(), strict=True))
         out, start = [], 0
-        for chunks in windows:
-            out.append(torch.cat(pieces[start : start + len(chunks)], dim=-2))
+        for chunks in chunked:
+            mine = [pieces[i] for i in range(start, start + len(chunks))]
+            out.append(torch.cat(mine, dim=-2))
             start += len(chunks)
         return out
 
-    def encode_windows(self, windows: Sequence[np.ndarray], layers: Layers = "last") -> Frames:
-        """Features of windows of at most 30 s each: `mel`, then `encode_mel`."""
-        mel, counts = self.mel(windows)
-        return Frames(self.encode_mel(mel, counts, layers), counts)
+    def encode_windows(
+        self, windows: Sequence[np.ndarray], layers: Layers = "last", window: Window = EXACT
+    ) -> Frames:
+        """Features of windows of at most 30 s and one length: `mel`, then `encode_mel`."""
+        mel, counts = self.mel(windows, window=window)
+        return Frames(self.encode_mel(mel, counts, layers, window), counts)
 
     @torch.no_grad()
     def mel(
-        self, windows: Sequence[np.ndarray], pad_to: int | None = None
+        self, windows: Sequence[np.ndarray], pad_to: int | None = None, window: Window = EXACT
     ) -> tuple[torch.Tensor, list[int]]:
         """Log-mel on the device, and the frames to keep of each window.
 
         Args:
             windows: float32 (n,), 1 <= n <= 480,000.
             pad_to: batch size to fill up with silence (one static shape for a GPU).
+            window: gives all of them the same length F in frames.
 
         Returns:
-            (B, n_mels, 3000) in the encoder's dtype, and ceil(n / 320) for each window.
+            (B, n_mels, 2 F) in the encoder's dtype, and ceil(n / 320) for each window.
         """
-        lengths = [len(window) for window in windows]
-        batch = torch.zeros(max(pad_to or 0, len(windows)), max(lengths))
-        for row, window in zip(batch, windows, strict=False):
-            row[: len(window)] = torch.from_numpy(window)
+        counts = [frame_count(len(wave)) for wave in windows]
+        (length,) = {window.length(count) for count in counts}
+        # A fitted window's shape must not depend on what shares its batch.
+        exact = window.margin is None
+        n = max(len(wave) for wave in windows) if exact else length * SAMPLES_PER_FRAME
+        batch = torch.zeros(max(pad_to or 0, len(windows)), n)
+        for row, wave in zip(batch, windows, strict=False):
+            row[: len(wave)] = torch.from_numpy(wave)
         if self.device.type == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
-        return log_mel(batch, self.n_mels).to(self.dtype), [frame_count(n) for n in lengths]
+        return log_mel(batch, self.n_mels, 2 * length).to(self.dtype), counts
 
     @torch.no_grad()
     def encode_mel(
-        self, mel: torch.Tensor, counts: list[int], layers: Layers = "last"
+        self,
+        mel: torch.Tensor,
+        counts: list[int],
+        layers: Layers = "last",
+        window: Window = EXACT,
     ) -> torch.Tensor:
-        """Features of log-mel windows (B, n_mels, 3000), back to back: ([L,] sum of counts, d)."""
-        return self._forward(mel, counts, layers)
+        """Features of log-mel windows (B, n_mels, 2 F), back to back: ([L,] sum of counts, d)."""
+        return self._forward(mel, counts, layers, window.most_kept(mel.shape[2] // 2))
 
-    def _forward(self, mel: torch.Tensor, counts: list[int], layers: Layers) -> torch.Tensor:
-        """mel (B, n_mels, 3000) to ([L,] sum of counts, d)."""
+    def _forward(
+        self, mel: torch.Tensor, counts: list[int], layers: Layers, most_kept: int | None
+    ) -> torch.Tensor:
+        """mel (B, n_mels, 2 F) to ([L,] sum of counts, d)."""
         module = self.module
-        x = _gelu_(module.conv2(_gelu_(module.conv1(mel)))).transpose(1, 2)  # (B, 1500, d)
-        x = x + module.embed_positions.weight
+        x = _gelu_(module.conv2(_gelu_(module.conv1(mel)))).transpose(1, 2)  # (B, F, d)
+        x = x + module.embed_positions.weight[: x.shape[1]]
         wanted = [self.n_layers] if layers == "last" else list(layers)
         kept: dict[int, torch.Tensor] = {}
         for i, layer in enumerate(module.layers[: max(wanted)]):
             if i in wanted:
                 kept[i] = _valid(x, counts)
             # Nothing reads the frames beyond speech after the last layer.
-            x = _layer(layer, x, max(counts) if i == self.n_layers - 1 else x.shape[1])
+            last = i == self.n_layers - 1
+            x = _layer(layer, x, (most_kept or max(counts)) if last else x.shape[1])
         top = max(wanted)
         kept[top] = _valid(module.layer_norm(x) if top == self.n_layers else x, counts)
         return kept[top] if layers == "last" else torch.stack([kept[i] for i in wanted])

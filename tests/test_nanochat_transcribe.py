@@ -21,6 +21,7 @@ from omni.evaluate import project
 from omni.projector import build_projector
 from omni.prompt import build_batch, choose_template
 from omni.transcriber import Transcriber, cut_at_pauses, load_transcriber
+from omni.window import Window
 
 
 class World(NamedTuple):
@@ -190,6 +191,26 @@ def test_models_of_another_run_are_refused(world: World, tmp_path: Path) -> None
     changed = runs.Run(run.path, run.config, {**run.provenance, "fingerprint_config": old})
     with pytest.raises(OmniError, match="features have mel 0"):
         load_transcriber(changed, encoder=str(world.encoder))
+
+
+def test_the_window_is_that_of_the_runs_features(world: World) -> None:
+    run = runs.load_run(world.run)
+
+    def with_window(config: object) -> Transcriber:
+        features = {**run.provenance["fingerprint_config"], "window": config}
+        provenance = {**run.provenance, "fingerprint_config": features}
+        changed = runs.Run(run.path, run.config, provenance)
+        return load_transcriber(changed, encoder=str(world.encoder))
+
+    wave = load_audio(world.audio[0])
+    exact, fitted = transcriber(world), with_window({"fit": 1.0, "step": 1.0})
+    assert fitted.window == Window(1.0)
+    (ours,) = fitted.features([wave])
+    (expected,) = exact.encoder.encode([wave], window=Window(1.0))
+    np.testing.assert_array_equal(ours, expected.half().numpy())
+    assert np.abs(ours - exact.features([wave])[0]).max() > 0.01
+    with pytest.raises(OmniError, match="window '20', which this program does not make"):
+        with_window("20")
 
 
 def test_bad_audio_gives_one_line_and_the_rest_goes_on(
