@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from omni.errors import OmniError
 from omni.nanochat.eras import ERAS, Era, detect_era
 from omni.nanochat.model import NanoChat, NanoChatConfig
-from omni.nanochat.positions import rope_table
 
 
 def random_init(config: NanoChatConfig, era: str = "E", seed: int = 0) -> NanoChat:
@@ -75,7 +74,6 @@ def from_state_dict(
         model = NanoChat(config, era, None if rows is None else rows.shape[0])
     _check_keys(model, state, era)
     model.load_state_dict(state, strict=True, assign=True)
-    model.cos, model.sin = rope_table(config, era)
     return cast_matrices(model, dtype).freeze()
 
 

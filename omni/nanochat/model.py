@@ -66,6 +66,27 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin], dim=-1)
 
 
+class Matrix(nn.Linear):
+    """A bias-free linear map that starts without values: build.py always gives them.
+
+    torch's own initialisation would be thrown away, and costs seconds where it runs on the meta
+    device.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Leaves the values as allocated."""
+
+
+class Table(nn.Embedding):
+    """A lookup table that starts without values, for the same reason."""
+
+    def reset_parameters(self) -> None:
+        """Leaves the values as allocated."""
+
+
 class Attention(nn.Module):
     """Grouped causal attention with RoPE, q and k norm, a window, and gated value embeddings."""
 
@@ -75,12 +96,12 @@ class Attention(nn.Module):
         self.qk_scale, self.gate_range = era.qk_scale, era.ve_gate_range
         self.gate_width = era.ve_gate_width
         C, kv = config.n_embd, config.kv_dim
-        self.c_q = nn.Linear(C, C, bias=False)
-        self.c_k = nn.Linear(C, kv, bias=False)
-        self.c_v = nn.Linear(C, kv, bias=False)
-        self.c_proj = nn.Linear(C, C, bias=False)
+        self.c_q = Matrix(C, C)
+        self.c_k = Matrix(C, kv)
+        self.c_v = Matrix(C, kv)
+        self.c_proj = Matrix(C, C)
         if has_ve:
-            self.ve_gate = nn.Linear(era.ve_gate_width, config.n_kv_head, bias=False)
+            self.ve_gate = Matrix(era.ve_gate_width, config.n_kv_head)
 
     def forward(
         self,
@@ -117,8 +138,8 @@ class MLP(nn.Module):
 
     def __init__(self, n_embd: int) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(n_embd, 4 * n_embd, bias=False)
-        self.c_proj = nn.Linear(4 * n_embd, n_embd, bias=False)
+        self.c_fc = Matrix(n_embd, 4 * n_embd)
+        self.c_proj = Matrix(4 * n_embd, n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
         # In place where autograd keeps neither side: this is the widest tensor of a layer.
@@ -171,18 +192,16 @@ class NanoChat(nn.Module):
         self.n_ve, self.kv_dim = len(ve_layers), config.kv_dim
         blocks = [Block(config, era, i in ve_layers) for i in range(config.n_layer)]
         self.transformer = nn.ModuleDict(
-            {"wte": nn.Embedding(V, config.n_embd), "h": nn.ModuleList(blocks)}
+            {"wte": Table(V, config.n_embd), "h": nn.ModuleList(blocks)}
         )
-        self.lm_head = nn.Linear(config.n_embd, V, bias=False)
+        self.lm_head = Matrix(config.n_embd, V)
         if era.has_lambdas:
             self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
             self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
         if ve_layers:
-            self.value_embeds = nn.ModuleDict(
-                {str(i): nn.Embedding(V, config.kv_dim) for i in ve_layers}
-            )
+            self.value_embeds = nn.ModuleDict({str(i): Table(V, config.kv_dim) for i in ve_layers})
         if era.has_smear:
-            self.smear_gate = nn.Linear(SMEAR_WIDTH, 1, bias=False)
+            self.smear_gate = Matrix(SMEAR_WIDTH, 1)
             self.smear_lambda = nn.Parameter(torch.zeros(1))
             self.backout_lambda = nn.Parameter(torch.full((1,), 0.2))
         self.windows = window_sizes(config, era)

@@ -41,9 +41,10 @@ def window_sizes(config: "NanoChatConfig", era: Era) -> list[int | None]:
 
 def rope_table(config: "NanoChatConfig", era: Era) -> tuple[Tensor, Tensor]:
     """cos and sin, (10 * sequence_len, head_dim / 2) fp32, rounded to bf16 where the era did."""
-    D = config.head_dim
-    frequency = 1.0 / (era.rope_base ** (torch.arange(0, D, 2, dtype=torch.float32) / D))
-    t = torch.arange(config.sequence_len * ROPE_FACTOR, dtype=torch.float32)
+    # On the CPU by name: the model may be under construction on the meta device, the table is real.
+    channel = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu")
+    frequency = 1.0 / era.rope_base ** (channel / config.head_dim)
+    t = torch.arange(config.sequence_len * ROPE_FACTOR, dtype=torch.float32, device="cpu")
     angle = torch.outer(t, frequency)
     cos, sin = angle.cos(), angle.sin()
     if era.rope_bf16:
