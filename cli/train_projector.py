@@ -24,7 +24,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     default = {f.name: f.default for f in fields(TrainOptions)}
     parser = make_parser("omni-train-projector", DESCRIPTION)
+    _add_input_and_model(parser, default)
+    _add_recipe(parser, default)
+    _add_output_and_speed(parser, default)
+    return parser
 
+
+def _add_input_and_model(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     g = parser.add_argument_group("input")
     g.add_argument("--shards", nargs="+", default=["shards"], metavar="DIR",
         help="folders of extracted splits; a glob or brace list of them")  # fmt: skip
@@ -46,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--audio-ve", default=default["audio_ve"], choices=["learned", "shared", "zero"],
         help="value-embedding rows of audio")  # fmt: skip
 
+
+def _add_recipe(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     g = parser.add_argument_group("recipe")
     g.add_argument("--steps", type=int, default=default["steps"], help="optimiser steps")
     g.add_argument("--batch-size", type=int, default=default["batch_size"],
@@ -68,6 +76,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="samples shuffled together")  # fmt: skip
     g.add_argument("--seed", type=int, default=default["seed"])
 
+
+def _add_output_and_speed(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     g = parser.add_argument_group("output")
     g.add_argument(
         "--run", default="projector", metavar="NAME", help="the run's folder is runs/NAME"
@@ -94,7 +104,6 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--workers", type=int, default=default["workers"],
         help="processes that read shards; 0: a thread")  # fmt: skip
     g.add_argument("--device", default=default["device"], help="auto, cpu, cuda, cuda:1")
-    return parser
 
 
 def command(args: argparse.Namespace) -> int:
