@@ -24,10 +24,10 @@ demo: $(STAMP)
 	$(BIN)/omni-demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -92,7 +92,7 @@ def transcribe(
     batch_size: int = 32,
 ) -> list[str]:
     """Greedy transcripts of Whisper features (each (T, d) or (L, T, d)), in the given order."""
-    stop = template.end(tok)
+    stops = {template.end(tok), tok.special("bos")}
     texts = []
     for begin in range(0, len(features), batch_size):
         part = features[begin : begin + batch_size]
@@ -100,8 +100,8 @@ def transcribe(
             soft = project(projector, part, lm.device)
             batch = build_batch(lm, tok, soft, [None] * len(part), template)
             cap = [8 + x.shape[-2] * TOKENS_PER_SECOND // FRAMES_PER_SECOND for x in part]
-            ids = generate(lm, batch.rows, batch.ve_rows, batch.lengths, {stop}, cap)
-        texts += [tok.decode([i for i in row if i != stop]).strip() for row in ids]
+            ids = generate(lm, batch.rows, batch.ve_rows, batch.lengths, stops, cap)
+        texts += [tok.decode([i for i in row if i not in stops]).strip() for row in ids]
     return texts
 
 

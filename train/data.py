@@ -14,6 +14,7 @@ import braceexpand
 
 from omni import shards as shard_files
 from omni.errors import OmniError
+from omni.evaluate import FRAMES_PER_SECOND
 from omni.shards import Sample, SplitIndex
 from train.plan import Shard
 
@@ -36,6 +37,11 @@ class TrainingData:
     fingerprint_config: dict[str, Any]
     splits: list[dict[str, Any]]
     note: str = ""
+
+    @property
+    def longest_seconds(self) -> float:
+        """Length of the longest training utterance: beyond it a projector was never tried."""
+        return max(s.n_frames[i] for s in self.shards for i in s.places) / FRAMES_PER_SECOND
 
 
 def gather(

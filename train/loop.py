@@ -349,6 +349,7 @@ def _provenance(
         "fingerprint": data.fingerprint,
         "fingerprint_config": data.fingerprint_config,
         "splits": data.splits,
+        "longest_seconds": data.longest_seconds,
         "lm_hash": lm_hash,
         "lm_kind": meta["kind"],
         "lm_dtype": dtype,
