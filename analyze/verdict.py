@@ -131,89 +131,53 @@ def _beats_controls(number: Number) -> bool:
 
 def alerts(numbers: Sequence[Number], about: Circumstances) -> list[Alert]:
     """What a reader must know before he believes the verdict, the gravest first."""
+    grave = ("wrong", "careful", "know")
+    found = _doubts_of_numbers(numbers) + _doubts_of_circumstances(about)
+    return sorted(found, key=lambda alert: grave.index(alert.kind))
+
+
+def _doubts_of_circumstances(about: Circumstances) -> list[Alert]:
+    rules = (
+        (about.seen_in_training, "wrong",
+         "These utterances come from a training split: the numbers show memory as well as hearing. "
+         "Point --shards at held-out shards."),
+        (about.utterances < FEW, "careful",
+         f"Only {about.utterances} utterances: the intervals are wide, and too narrow all the same."),
+        (about.speakers < 2, "careful",
+         "One speaker only: nothing here says how it hears others."),
+        (not about.finished, "careful",
+         f"The run is still going or was cut short; this is its {about.checkpoint} checkpoint."),
+        (about.shuffled_training, "know",
+         "This run was trained on shuffled pairs, as a control: it has no way to learn to listen."),
+        (about.base_model, "know",
+         "The LM is a base model: it continues the audio instead of answering, and no chat token is "
+         "trained."),
+        (about.single_tokens_of < about.utterances, "know",
+         f"Numbers of single soft tokens use the first {about.single_tokens_of} of the "
+         f"{about.utterances} utterances, to bound memory."),
+    )  # fmt: skip
+    return [Alert(kind, text) for holds, kind, text in rules if holds]
+
+
+def _doubts_of_numbers(numbers: Sequence[Number]) -> list[Alert]:
     by_key = {number.key: number for number in numbers}
+    gap, wer, auc = by_key["gap_shuffled"], by_key["wer"].trained, by_key["domain_auc"].trained
     found = []
-    if about.seen_in_training:
-        found.append(
-            Alert(
-                "wrong",
-                "These utterances come from a training split: the numbers show memory as well as hearing. Point --shards at held-out shards.",
-            )
-        )
-    control = by_key["gap_shuffled"].untrained
-    if (
-        control is not None
-        and control.defined
-        and abs(control.value) > NOISE
-        and (control.low > 0 or control.high < 0)
-    ):
-        found.append(
-            Alert(
-                "wrong",
-                f"The untrained projector has a gap of {signed(control.value)} nats: it should be about 0, so something beside the audio gives the answer away.",
-            )
-        )
-    mixed = by_key["gap_shuffled"].shuffled
+    control = gap.untrained
+    sure = control is not None and control.defined and (control.low > 0 or control.high < 0)
+    if control is not None and sure and abs(control.value) > NOISE:
+        text = f"The untrained projector has a gap of {signed(control.value)} nats: it should be about 0, so something beside the audio gives the answer away."
+        found.append(Alert("wrong", text))
+    mixed = gap.shuffled
     if mixed is not None and mixed.defined and mixed.low > NOISE:
-        found.append(
-            Alert(
-                "wrong",
-                f"Shuffled pairs have a gap of {mixed.value:.2f} nats: it should be about 0.",
-            )
-        )
-    if about.shuffled_training:
-        found.append(
-            Alert(
-                "know",
-                "This run was trained on shuffled pairs, as a control: it has no way to learn to listen.",
-            )
-        )
-    if about.utterances < FEW:
-        found.append(
-            Alert(
-                "careful",
-                f"Only {about.utterances} utterances: the intervals are wide, and too narrow all the same.",
-            )
-        )
-    if about.speakers < 2:
-        found.append(Alert("careful", "One speaker only: nothing here says how it hears others."))
-    if not about.finished:
-        found.append(
-            Alert(
-                "careful",
-                f"The run is still going or was cut short; this is its {about.checkpoint} checkpoint.",
-            )
-        )
-    wer = by_key["wer"].trained
+        text = f"Shuffled pairs have a gap of {mixed.value:.2f} nats: it should be about 0."
+        found.append(Alert("wrong", text))
     if wer.defined and wer.value > 1:
-        found.append(
-            Alert(
-                "careful",
-                f"A word error rate of {percent(wer.value)}: it writes more than was said.",
-            )
-        )
-    if about.base_model:
-        found.append(
-            Alert(
-                "know",
-                "The LM is a base model: it continues the audio instead of answering, and no chat token is trained.",
-            )
-        )
-    if about.single_tokens_of < about.utterances:
-        found.append(
-            Alert(
-                "know",
-                f"Numbers of single soft tokens use the first {about.single_tokens_of} of the {about.utterances} utterances, to bound memory.",
-            )
-        )
-    auc, gap = by_key["domain_auc"].trained, by_key["gap_shuffled"].trained
-    if auc.defined and auc.value > 0.95 and gap.defined and gap.low > NOISE:
-        found.append(
-            Alert(
-                "know",
-                f"A plane separates audio from text (AUC {auc.value:.2f}) and yet the model listens: don't judge by overlap.",
-            )
-        )
+        text = f"A word error rate of {percent(wer.value)}: it writes more than was said."
+        found.append(Alert("careful", text))
+    if auc.defined and auc.value > 0.95 and gap.trained.defined and gap.trained.low > NOISE:
+        text = f"A plane separates audio from text (AUC {auc.value:.2f}) and yet the model listens: don't judge by overlap."
+        found.append(Alert("know", text))
     return found
 
 

@@ -67,7 +67,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Matrix(nn.Linear):
-    """A bias-free linear map that starts without values: build.py always gives them.
+    """A bias-free linear map that starts at zero: build.py always gives it its values.
 
     torch's own initialisation would be thrown away, and costs seconds where it runs on the meta
     device.
@@ -77,14 +77,16 @@ class Matrix(nn.Linear):
         super().__init__(n_in, n_out, bias=False)
 
     def reset_parameters(self) -> None:
-        """Leaves the values as allocated."""
+        """Zeros."""
+        nn.init.zeros_(self.weight)
 
 
 class Table(nn.Embedding):
-    """A lookup table that starts without values, for the same reason."""
+    """A lookup table that starts at zero, for the same reason."""
 
     def reset_parameters(self) -> None:
-        """Leaves the values as allocated."""
+        """Zeros."""
+        nn.init.zeros_(self.weight)
 
 
 class Attention(nn.Module):
