@@ -55,7 +55,8 @@ def _add_input_and_model(parser: argparse.ArgumentParser, default: dict[str, Any
 
 def _add_recipe(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     g = parser.add_argument_group("recipe")
-    g.add_argument("--steps", type=int, default=default["steps"], help="optimiser steps")
+    g.add_argument("--steps", type=int, default=default["steps"],
+        help="optimiser steps; 0: ten passes over the data, 100 to 8,000 steps")  # fmt: skip
     g.add_argument("--batch-size", type=int, default=default["batch_size"],
         help="utterances a step, over all ranks")  # fmt: skip
     g.add_argument("--batch-frames", type=int, default=default["batch_frames"],

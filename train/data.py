@@ -18,6 +18,7 @@ from omni.evaluate import FRAMES_PER_SECOND
 from omni.shards import Sample, SplitIndex
 from train.plan import Shard
 
+FEWEST_STEPS, MOST_STEPS = 100, 8000
 HELD_OUT = 0.01  # share of speakers that evaluate where no split does
 
 
@@ -37,6 +38,17 @@ class TrainingData:
     fingerprint_config: dict[str, Any]
     splits: list[dict[str, Any]]
     note: str = ""
+
+    def steps(self, batch_size: int, batch_frames: int) -> int:
+        """Steps of a run that names none: ten passes, between FEWEST_STEPS and MOST_STEPS.
+
+        A small corpus is learnt by heart after that; of a large one, a few thousand steps show
+        whether the model listens.
+        """
+        lengths = [s.n_frames[i] * s.weight for s in self.shards for i in s.places]
+        samples = sum(s.weight * len(s.places) for s in self.shards)
+        a_pass = sum(lengths) / batch_frames if batch_frames else samples / batch_size
+        return min(max(round(10 * a_pass), FEWEST_STEPS), MOST_STEPS)
 
     @property
     def longest_seconds(self) -> float:

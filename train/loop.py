@@ -11,7 +11,7 @@ import platform
 import resource
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -117,8 +117,10 @@ def _open(
     device: torch.device,
 ) -> _Session:
     """Everything up to the first step."""
-    state = _resumable(options, folder, resume)
     data = gather(options.shards, options.weights, options.eval_shards, options.eval_limit)
+    steps = options.steps or data.steps(options.batch_size, options.batch_frames)
+    options = replace(options, steps=steps)
+    state = _resumable(options, folder, resume)
     lm, tok, meta = load_checkpoint(options.lm, device)
     lm.activation_checkpointing = options.checkpoint_activations
     lm_hash = lm.fingerprint()

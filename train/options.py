@@ -19,6 +19,7 @@ FREE = frozenset(
 class TrainOptions:
     """See `omni-train-projector --help` for the words; the names are the same.
 
+    `steps` of 0 means ten passes over the training data, at least 100 and at most 8,000;
     `eval_every` and `save_every` of 0 mean a fifth of the steps.
     """
 
@@ -31,7 +32,7 @@ class TrainOptions:
     stack: int = 4
     hidden: int = 1024
     audio_ve: str = "learned"
-    steps: int = 300
+    steps: int = 0
     batch_size: int = 32
     batch_frames: int = 0
     micro_batch_size: int = 0
