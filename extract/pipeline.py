@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from extract.allocator import give_back_memory, keep_memory_flat
 from extract.batches import Batches
 from omni.audio import SAMPLE_RATE, load_audio
 from omni.errors import OmniError
@@ -111,6 +112,7 @@ def extract_shards(
     Raises:
         OmniError: more failures than the job allows; a full disk. Committed shards stay.
     """
+    keep_memory_flat()
     stats = Stats()
     shards = list(shards)
     decoders = ThreadPoolExecutor(job.decode_workers, thread_name_prefix="decode")
@@ -119,6 +121,7 @@ def extract_shards(
     try:
         for shard in shards:
             _extract_shard(job, encoder, shard, decoded, writer_thread, stats, progress)
+            give_back_memory()
     except OSError as error:
         mend = "what is committed stays: make room, run the same command again"
         raise OmniError(
