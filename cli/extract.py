@@ -93,7 +93,11 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--split", default="demo", help="demo, smoke, or a split of the corpus (any spelling)"
     )
-    group.add_argument("--root", type=Path, help="folder that holds the split, or the one above it")
+    group.add_argument(
+        "--root",
+        type=Path,
+        help="folder that holds the split or its tar.gz (unpacked there), or the one above it",
+    )
     group.add_argument("--audio-dir", type=Path, help="any folder of audio instead of LibriSpeech")
     group.add_argument(
         "--transcripts",

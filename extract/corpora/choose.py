@@ -41,7 +41,7 @@ def find_manifests(source: Source) -> list[Manifest]:
     if source.audio_dir is not None:
         return [folder_manifest(source.audio_dir, source.split, source.transcripts, source.role)]
     if source.root is not None:
-        return [librispeech_manifest(source.root, source.split)]
+        return [librispeech_manifest(unpacked(source.root, source.split), source.split)]
     if source.split == "demo":
         return [demo_manifest(split) for split in DEMO_SPLITS]
     if source.split in DEMO_SPLITS:
@@ -49,6 +49,27 @@ def find_manifests(source: Source) -> list[Manifest]:
     if source.split == "smoke":
         return [smoke_manifest()]
     return [librispeech_manifest(fetch(source), source.split)]
+
+
+def unpacked(root: Path, split: str) -> Path:
+    """`root`, its `SPLIT.tar.gz` unpacked there if that is all there is of the split.
+
+    The plan is shuffled and gzip can only be read from its beginning: clip by clip out of the archive
+    takes nine times as long on 300 clips and grows with its square; unpacking costs a fifth of decoding.
+
+    Raises:
+        OmniError: a damaged archive, or a folder that can't be written to.
+    """
+    split = canonical_split(split)
+    archive = root / f"{split}.tar.gz"
+    if archive.is_file() and not any((root / p / split).is_dir() for p in ("", "LibriSpeech")):
+        try:
+            openslr.unpack(archive, root, split)
+        except OSError as error:
+            mend = "unpack it where there is room, give that folder with --root"
+            what = f"the archive can't be unpacked beside itself ({error.strerror})"
+            raise OmniError(what, str(archive), mend) from error
+    return root
 
 
 def fetch(source: Source) -> Path:
