@@ -132,7 +132,7 @@ def _beats_controls(number: Number) -> bool:
 def alerts(numbers: Sequence[Number], about: Circumstances) -> list[Alert]:
     """What a reader must know before he believes the verdict, the gravest first."""
     grave = ("wrong", "careful", "know")
-    found = _doubts_of_numbers(numbers) + _doubts_of_circumstances(about)
+    found = _doubts_of_circumstances(about) + _doubts_of_numbers(numbers)
     return sorted(found, key=lambda alert: grave.index(alert.kind))
 
 
