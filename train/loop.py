@@ -121,6 +121,8 @@ def _open(
     steps = options.steps or data.steps(options.batch_size, options.batch_frames)
     options = replace(options, steps=steps)
     state = _resumable(options, folder, resume)
+    if world > 1:
+        dist.barrier()  # every rank has looked before rank 0 makes the folder
     lm, tok, meta = load_checkpoint(options.lm, device)
     lm.activation_checkpointing = options.checkpoint_activations
     lm_hash = lm.fingerprint()
