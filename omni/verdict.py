@@ -36,7 +36,7 @@ def verdict(figures: Mapping[str, Any], train_loss: float | None = None) -> str:
     if train_loss is not None and figures["ce"] - train_loss > OVERFIT_NATS:
         hint = (
             f" Overfit (training {train_loss:.2f}, held out {figures['ce']:.2f} nats): more data, "
-            "more voices, or --augment"
+            "more voices, or more of --stretch and --noise"
         )
     wer = f", WER {figures['wer']:.1%}" if "wer" in figures else ""
     facts = f"gap {gap:.2f} nats, token accuracy {figures['token_accuracy']:.1%}{wer}"
