@@ -155,6 +155,7 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
         untrained=sample.read_audio(s.lm, s.untrained, samples, text, detail, progress),
         partner=partner,
         labels=np.unique(texts, return_inverse=True)[1],
+        frame_means=np.stack([_mean_frame(x) for x in samples]),
         evaluated=evaluated,
         lenses={
             name: look(s.lm, s.tok, samples, s.template, projector, audio, progress)
@@ -162,6 +163,12 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
         },
         seed=seed,
     )
+
+
+def _mean_frame(sample: Sample) -> np.ndarray:
+    """(d,) float32: over time, and over layers where the shards hold several."""
+    frames = sample.features.astype(np.float32)
+    return frames.reshape(-1, frames.shape[-1]).mean(axis=0)
 
 
 def _mispaired(samples: Sequence[Sample]) -> list[Sample]:

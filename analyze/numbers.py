@@ -48,6 +48,7 @@ class Evidence:
 
     evaluated: what `omni.evaluate.evaluate` returned for "trained", "untrained", "shuffled".
     partner: (U,) the wrong transcript of each utterance. labels: (U,) equal for equal sentences.
+    frame_means: (U, d) mean encoder frame of each utterance: what no projector has touched.
     """
 
     text: Text
@@ -55,6 +56,7 @@ class Evidence:
     untrained: Audio
     partner: Ints
     labels: Ints
+    frame_means: Floats
     evaluated: dict[str, dict[str, Any]]
     lenses: dict[str, Lens]
     seed: int
@@ -82,7 +84,7 @@ READINGS = {
     "retrieval_audio_text_5": "The same, own transcript among the nearest five.",
     "retrieval_text_audio_1": "How often a transcript is nearest to its own audio: compare with chance.",
     "retrieval_text_audio_5": "The same, own audio among the nearest five.",
-    "cka": "Do utterances that are alike as audio have transcripts that are alike? 1: the same shape up to rotation and scale; 0: unrelated. The encoder alone gives some, so compare with untrained.",
+    "cka": "Utterances that sound alike have words in common, so the encoder's frames have some of the text's shape before any training. How much more the soft tokens have: 0 is none, 1 less the encoder's own is all.",
     "nearest_precision": "Share of soft tokens whose nearest text token stands in the transcript: high means audio lands on its own words; low does not mean deaf.",
     "nearest_recall": "Share of the transcript's tokens that some soft token lands on.",
     "value_retrieval": "The same by the value-embedding rows, the LM's second entrance for audio. An untrained projector has none.",
@@ -179,21 +181,27 @@ def _retrieved(
 
 
 def _cka(e: Evidence) -> Number:
-    """Debiased linear CKA of utterance means."""
+    """Debiased linear CKA of utterance means with their transcripts', less the raw frames' own.
+
+    CKA is blind to rotation, so it credits a projector with whatever shape the encoder had.
+    """
     n = min(len(e.labels), MAX_CKA)
     # A partner beyond the cut would leave a row without its pair.
     partner = np.where(e.partner[:n] < n, e.partner[:n], (np.arange(n) + n // 2) % n)
 
-    def cka(audio: Audio, to: Ints) -> Estimate:
-        return jackknife(
-            lambda kept: metrics.linear_cka(audio.means[kept], e.text.means[to[kept]]),
-            n,
-            seed=e.seed,
-        )
+    def gained(audio: Audio, to: Ints) -> Estimate:
+        def statistic(kept: Ints) -> float:
+            text = e.text.means[to[kept]]
+            before = metrics.linear_cka(e.frame_means[kept], text)
+            return metrics.linear_cka(audio.means[kept], text) - before
+
+        return jackknife(statistic, n, seed=e.seed)
 
     own = np.arange(n)
-    estimates = [cka(e.trained, own), cka(e.untrained, own), cka(e.trained, partner)]
-    return _number("cka", "Linear CKA, debiased", n, estimates)
+    estimates = [gained(e.trained, own), gained(e.untrained, own), gained(e.trained, partner)]
+    encoder = metrics.linear_cka(e.frame_means[:n], e.text.means[:n])
+    own_shape = f"'s {encoder:.2f}" if np.isfinite(encoder) else ""  # a few utterances have none
+    return _number("cka", f"Linear CKA gained over the encoder{own_shape}", n, estimates)
 
 
 def _nearest(e: Evidence) -> list[Number]:
