@@ -25,6 +25,11 @@ SHARD_SCHEMA = 1
 INDEX_NAME = "index.json"
 FAILURES_NAME = "failures.jsonl"
 _MEMBERS = {"npy", "json", "scale.npy"}
+# What every reader here relies on; the writer writes more.
+_SIDECAR_FIELDS = {
+    "split", "role", "n", "first", "last", "bytes", "sha256", "fingerprint", "config", "n_samples",
+    "n_frames", "n_text", "crc32", "failures", "shard_size", "plan",
+}  # fmt: skip
 _SAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -170,9 +175,16 @@ def read_sidecar(tar: Path) -> dict[str, Any]:
     """The sidecar of a tar.
 
     Raises:
-        OmniError: it is missing, unreadable, or of another schema.
+        OmniError: it is missing, unreadable, of another schema, or lacks a field.
     """
-    return _read_json(tar.with_suffix(".json"), "run omni-extract --repair, or extract again")
+    mend = "run omni-extract --repair, or extract again"
+    sidecar = _read_json(tar.with_suffix(".json"), mend)
+    lacks = sorted(_SIDECAR_FIELDS - sidecar.keys())
+    if lacks:
+        raise OmniError(
+            f"the sidecar lacks {', '.join(lacks)}", str(tar.with_suffix(".json")), mend
+        )
+    return sidecar
 
 
 def decode_sample(path: Path, key: str, members: dict[str, bytes]) -> Sample:

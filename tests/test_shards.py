@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni.errors import OmniError
+from omni.shard_verify import verify_split
 from omni.shard_writer import (
     ShardWriter,
     SplitSpec,
@@ -232,6 +233,17 @@ def test_a_shard_without_sidecar_or_index_is_not_read(tmp_path: Path) -> None:
     first_tar(spec).with_suffix(".json").unlink()
     with pytest.raises(OmniError, match="no such file"):
         next(read_shard(first_tar(spec)))
+
+
+def test_a_sidecar_that_lacks_a_field_vouches_for_nothing(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    sidecar = next(tmp_path.rglob("*-000000.json"))
+    content = json.loads(sidecar.read_text())
+    del content["crc32"]
+    sidecar.write_text(json.dumps(content))
+    with pytest.raises(OmniError, match="lacks crc32"):
+        list(read([sidecar.with_suffix(".tar")]))
+    assert any("lacks crc32" in fault.what for fault in verify_split(sidecar.parent))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
