@@ -150,6 +150,7 @@ rank, world = dist.get_rank(), dist.get_world_size()
 trainee = make_trainee(2, torch.float64)
 sums = backward(trainee, pack(rank, world, int(sys.argv[3])))
 torch.save({"sums": sums, "gradients": gradients(trainee)}, f"{sys.argv[2]}/rank{rank}.pt")
+dist.barrier()
 dist.destroy_process_group()
 """
 

@@ -377,6 +377,7 @@ def _ranks(device: str) -> Iterator[tuple[int, int, torch.device]]:
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=RANK_TIMEOUT)
     try:
         yield dist.get_rank(), world, torch.device(device)
+        dist.barrier()  # nobody hangs up while another still talks
     finally:
         dist.destroy_process_group()
 

@@ -160,7 +160,9 @@ def _all_reduce(tensors: list[Tensor]) -> None:
     """Sum over ranks in place, as one message per dtype; nothing to do for a single process."""
     if not (dist.is_available() and dist.is_initialized()):
         return
-    for dtype in {t.dtype for t in tensors}:
+    # In the order given, not a set's: that differs from process to process, and the ranks would
+    # meet in different messages.
+    for dtype in dict.fromkeys(t.dtype for t in tensors):
         group = [t for t in tensors if t.dtype == dtype]
         flat = torch.cat([t.reshape(-1) for t in group])
         dist.all_reduce(flat)
