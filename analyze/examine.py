@@ -61,6 +61,7 @@ class Setting:
     untrained: Projector
     checkpoint: str
     splits: Sequence[SplitIndex]
+    held_out: bool  # whether training saw none of the samples
     samples: Sequence[Sample]
 
 
@@ -109,17 +110,18 @@ def set_up(run: Run, request: Request) -> Setting:
     )
     trained = run.projector(checkpoint, request.device)
     untrained = run.projector("init", request.device)
-    splits = _splits(run, request)
+    splits, ids = _splits(run, request)
     for split in splits:
         run.check_features(split.fingerprint, str(split.folder))
     lm, tok, _ = load_checkpoint(request.lm or str(run.config["lm"]), request.device)
     run.check_lm(lm)
     template = Template(**run.config["template"])
     paths = [str(entry.path) for split in splits for entry in split.shards]
-    samples = sample.load(paths, request.utterances, request.seed)
+    samples = sample.load(paths, request.utterances, request.seed, ids)
+    held_out = bool(ids) or all(split.role != "train" for split in splits)
     return Setting(
-        run, lm, tok, template, trained, untrained, checkpoint, splits, samples
-    )  # fmt: skip
+        run, lm, tok, template, trained, untrained, checkpoint, splits, held_out, samples
+    )
 
 
 def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence:
@@ -187,17 +189,19 @@ def _mispaired(samples: Sequence[Sample]) -> list[Sample]:
     ]
 
 
-def _splits(run: Run, request: Request) -> list[SplitIndex]:
-    """Held-out splits below the folders asked for; training splits only if there is nothing else."""
+def _splits(run: Run, request: Request) -> tuple[list[SplitIndex], Sequence[str]]:
+    """Held-out splits below the folders asked for, or, where the run itself held utterances of its
+    training splits out, those splits and the ids. Training utterances only if there is nothing else."""
     options = run.config["train"]
     roots = list(request.shards) or [*options["shards"], *options["eval_shards"]]
     found = [split for root in roots for split in request.find(root)]
-    held_out = [split for split in found if split.role == "eval"]
     if not found:
         raise OmniError(
             "no shards to look at", ", ".join(roots), "give --shards a folder made by omni-extract"
         )
-    return held_out or found
+    if not request.shards and run.held_out:
+        return [split for split in found if split.role == "train"], run.held_out
+    return [split for split in found if split.role == "eval"] or found, ()
 
 
 def _pictures(
@@ -281,7 +285,7 @@ def _circumstances(s: Setting, e: Evidence) -> Circumstances:
     return Circumstances(
         utterances=len(s.samples),
         speakers=len({str(x.meta["speaker"]) for x in s.samples}),
-        seen_in_training=any(split.role == "train" for split in s.splits),
+        seen_in_training=not s.held_out,
         shuffled_training=bool(s.run.config["train"]["shuffle_pairs"]),
         checkpoint=s.checkpoint,
         finished=max((int(line["step"]) for line in lines), default=0) >= steps,

@@ -7,7 +7,7 @@ Must not know about numbers, pictures or pages.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,35 +34,46 @@ def silent(stage: str, done: int, total: int) -> None:
     """Progress for callers that want none."""
 
 
-def choose(samples: Iterable[shards.Sample], n: int, seed: int) -> list[str]:
+def choose(speakers: Iterable[tuple[str, str]], n: int, seed: int) -> list[str]:
     """Keys of `n` utterances, as even over the speakers as their numbers allow.
+
+    Args:
+        speakers: (key, speaker) of every utterance.
 
     A pure function of the keys, the speakers and the seed: within a speaker by a seeded hash,
     then one of each speaker in turn. The order is meant: any prefix is balanced as well.
     """
     by_speaker: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for sample in samples:
-        rank = hashlib.sha256(f"{seed}:{sample.key}".encode()).hexdigest()
-        by_speaker[str(sample.meta["speaker"])].append((rank, sample.key))
+    for key, speaker in speakers:
+        rank = hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
+        by_speaker[speaker].append((rank, key))
     turns = [sorted(ranked) for _, ranked in sorted(by_speaker.items())]
     dealt = sorted((turn, rank, key) for ranked in turns for turn, (rank, key) in enumerate(ranked))
     return [key for _, _, key in dealt[:n]]
 
 
-def load(paths: Sequence[str], n: int, seed: int) -> list[shards.Sample]:
+def load(paths: Sequence[str], n: int, seed: int, ids: Collection[str] = ()) -> list[shards.Sample]:
     """The chosen samples in their balanced order, cut where `MAX_FRAMES` is reached.
 
     Two passes over the shards: the first sees the speakers, the second keeps the features.
 
+    Args:
+        ids: choose among these utterances alone; empty for all.
+
     Raises:
-        OmniError: the shards hold no utterance with a transcript.
+        OmniError: the shards hold no such utterance with a transcript.
     """
-    with_text = (s for s in shards.read(paths) if str(s.meta["text_norm"]).strip())
-    keys = choose(with_text, n, seed)
+    allowed, where = set(ids), {}
+    for path in paths:
+        for key, meta in shards.read_metas(path):
+            if str(meta["text_norm"]).strip() and (not allowed or meta["id"] in allowed):
+                where[key] = path, str(meta["speaker"])
+    keys = choose(((key, speaker) for key, (_, speaker) in where.items()), n, seed)
     if not keys:
         raise OmniError("no utterance with a transcript", where=", ".join(map(str, paths)))
     wanted = set(keys)
-    held = {s.key: s for s in shards.read(paths) if s.key in wanted}
+    needed = [path for path in paths if path in {where[key][0] for key in keys}]
+    held = {s.key: s for s in shards.read(needed) if s.key in wanted}
     chosen: list[shards.Sample] = []
     frames = 0
     for key in keys:

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,18 @@ def command(args: argparse.Namespace) -> int:
     from omni.prompt import Template
     from omni.runs import atomic, load_run, newest_run
     from omni.verdict import verdict
-    from train.data import find_splits, read_split
+    from train.data import HELD_OUT_NAME, find_splits, read_ids, read_split
 
     trained = load_run(args.run) if args.run else newest_run()
     options = trained.config["train"]
     roots = args.shards or [*options["shards"], *options["eval_shards"]]
-    splits = [split for root in roots for split in find_splits(root)]
-    splits = [s for s in splits if (s.split in args.split if args.split else s.role == "eval")]
-    if not splits:
+    found = [split for root in roots for split in find_splits(root)]
+    splits = [s for s in found if (s.split in args.split if args.split else s.role == "eval")]
+    sets = {split.split: partial(read_split, split, args.limit) for split in splits}
+    if trained.held_out and not (args.shards or args.split):
+        splits = found
+        sets[HELD_OUT_NAME] = partial(read_ids, found, trained.held_out, args.limit)
+    if not sets:
         raise OmniError(
             "no split to evaluate", ", ".join(args.split or roots), "extract one, or name one"
         )
@@ -88,13 +93,13 @@ def command(args: argparse.Namespace) -> int:
     template = Template(**trained.config["template"])
     print(f"{trained.path}, checkpoint {args.checkpoint}")
     results: dict[str, Any] = {}
-    for split in splits:
+    for name, read in sets.items():
         figures = evaluate(
-            lm, tok, projector, read_split(split, args.limit), template, args.batch_size,
+            lm, tok, projector, read(), template, args.batch_size,
             args.examples, args.decode_limit,
         )  # fmt: skip
-        results[split.split] = figures | {"verdict": verdict(figures)}
-        _print(split.split, results[split.split])
+        results[name] = figures | {"verdict": verdict(figures)}
+        _print(name, results[name])
     if args.json:
         with atomic(Path(args.json)) as out:
             out.write((json.dumps(results, indent=1) + "\n").encode())

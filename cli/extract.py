@@ -91,7 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_input(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--split", default="demo", help="demo, smoke, or a split of the corpus (any spelling)"
+        "--split",
+        default="demo",
+        help="demo, noise, smoke, or a split of the corpus (any spelling)",
     )
     group.add_argument(
         "--root",
@@ -132,7 +134,7 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--shard-size",
         type=int,
-        help=f"utterances a shard (default: {SHARD_SIZE}; {SMALL_SHARD_SIZE} for demo and smoke)",
+        help=f"utterances a shard (default: {SHARD_SIZE}; {SMALL_SHARD_SIZE} for demo, noise and smoke)",
     )
     group.add_argument("--overwrite", action="store_true", help="replace shards made otherwise")
     group.add_argument(
@@ -229,7 +231,7 @@ def make_settings(args: argparse.Namespace, encoder: "WhisperEncoder") -> "Setti
     on_gpu = encoder.device.type == "cuda"
     # Fitted windows differ in length, so a CPU gains nothing by waiting for a second one.
     default_batch = 1 if window != EXACT and not on_gpu else BATCH_SIZE["cuda" if on_gpu else "cpu"]
-    embedded = args.split.startswith(("demo", "smoke")) and args.root is None
+    embedded = args.split.startswith(("demo", "noise", "smoke")) and args.root is None
     return Settings(
         out=args.out,
         layers=parse_layers(args.layers, encoder.n_layers),

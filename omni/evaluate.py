@@ -56,7 +56,8 @@ def evaluate(
         examples: dicts of id, reference, hypothesis, wer; worst, median and best among them;
         utterances: one dict per sample, in order of id: id, n_tokens, ce, ce_shuffled and, where
             it was decoded, reference, hypothesis, words, errors.
-        A figure that can't be had (shuffled with one utterance, WER without decodes) is missing.
+        A figure that can't be had is missing: shuffled with one utterance, WER without decodes,
+        WER and bits per byte of noise, in which nothing is said.
 
     Raises:
         OmniError: no samples.
@@ -238,7 +239,8 @@ def _ce_figures(scores: _Scores, utterances: list[dict[str, Any]]) -> dict[str, 
             figures[f"ce_{name}"] = float(nll.sum() / tokens.sum())
             figures[f"gap_{name}"] = float((nll - right).sum() / tokens.sum())
     n_bytes = sum(u["bytes"] for u in utterances)
-    figures["bits_per_byte"] = float(right.sum() / np.log(2) / max(n_bytes, 1))
+    if n_bytes:
+        figures["bits_per_byte"] = float(right.sum() / np.log(2) / n_bytes)
     figures["intervals"] = {
         "ce": scoring.bootstrap(right, tokens),
         "token_accuracy": scoring.bootstrap(scores.correct, tokens),
@@ -254,6 +256,10 @@ def _add_wer_figures(figures: dict[str, Any], utterances: list[dict[str, Any]]) 
     decoded = [u for u in utterances if "hypothesis" in u]
     words = sum(u["words"] for u in decoded)
     figures["n_decoded"] = len(decoded)
+    texts = [u["hypothesis"] for u in decoded]
+    if texts:
+        figures["empty_rate"] = sum(not text for text in texts) / len(texts)
+        figures["repetition_rate"] = sum(map(scoring.is_repetitive, texts)) / len(texts)
     if not words:
         return
     for k, part in enumerate("sdi"):
@@ -261,9 +267,6 @@ def _add_wer_figures(figures: dict[str, Any], utterances: list[dict[str, Any]]) 
     errors = [sum(u["errors"]) for u in decoded]
     figures["wer"] = sum(errors) / words
     figures["cer"] = sum(u["char_errors"] for u in decoded) / sum(u["chars"] for u in decoded)
-    texts = [u["hypothesis"] for u in decoded]
-    figures["empty_rate"] = sum(not text for text in texts) / len(texts)
-    figures["repetition_rate"] = sum(map(scoring.is_repetitive, texts)) / len(texts)
     interval = scoring.bootstrap(errors, [u["words"] for u in decoded])
     figures["intervals"]["wer"] = interval
 

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, and clearing away what a killed process left half written.
+"""Files whole or not at all, what a killed process left half written, and paths that are URLs.
 
 Must not know what is in the files.
 """
@@ -6,6 +6,31 @@ Must not know what is in the files.
 import os
 import socket
 from pathlib import Path
+from typing import cast
+
+from upath import UPath
+
+from omni.errors import OmniError
+
+
+def locate(name: str | Path) -> Path:
+    """A local path, or one in a store that fsspec knows (`s3://…`, `gs://…`, `https://…`).
+
+    The latter reads as a Path does: open, stat, iterdir, glob, parent and `/`.
+
+    Raises:
+        OmniError: no such store, or its package is not installed.
+    """
+    if isinstance(name, Path) or "://" not in str(name):
+        return Path(name)
+    try:
+        path = UPath(name)
+        path.fs  # noqa: B018  connects, so that a missing package shows here
+    except ImportError as error:
+        raise OmniError("a package for this store is missing", str(name), str(error)) from error
+    except ValueError as error:
+        raise OmniError("no such store", str(name), "use a local path, s3://, gs://, …") from error
+    return cast(Path, path)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -73,9 +73,15 @@ def role_of(split: str) -> str:
     """What a split is for, told by its name: only names of evaluation sets evaluate."""
     if split.startswith("smoke"):
         return "smoke"
-    if split.startswith(("dev-", "test-", "demo-heldout")):
+    if split.startswith(("dev-", "test-", "demo-heldout", "noise-heldout")):
         return "eval"
     return "train"
+
+
+def is_noise(split: str) -> bool:
+    """Whether nothing is said in it, so that its empty transcripts are true. Elsewhere an empty
+    transcript is one that is missing."""
+    return split.startswith("noise")
 
 
 def normalize_text(text: str) -> str:

@@ -65,6 +65,12 @@ class Run:
             ) from error
         return projector.requires_grad_(False).eval().to(device)
 
+    @property
+    def held_out(self) -> list[str]:
+        """Ids of its training splits' utterances that it left out to be judged by; empty where it
+        had splits that evaluate."""
+        return list(self.provenance.get("held_out", []))
+
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, oldest first; empty if there are none."""
         file = self.path / "metrics.jsonl"

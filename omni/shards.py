@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from omni.errors import OmniError
+from omni.files import locate
 
 SHARD_SCHEMA = 1
 INDEX_NAME = "index.json"
@@ -85,18 +86,15 @@ def read_shard(path: str | Path, check_hash: bool = True) -> Iterator[Sample]:
     """Samples of one tar in order.
 
     Args:
-        path: the tar; its sidecar lies beside it.
+        path: the tar, local or a URL; its sidecar lies beside it.
         check_hash: compare the bytes' sha256 at the end, which finds a flipped bit.
 
     Raises:
         OmniError: no sidecar, wrong size, a damaged or foreign member, a wrong count, first or last
             id, or a wrong sha256; it names the shard, and the key where there is one.
     """
-    path = Path(path)
-    sidecar = read_sidecar(path)
-    size = path.stat().st_size if path.is_file() else -1
-    if size != sidecar["bytes"]:
-        raise damaged(path, f"{size} bytes, its sidecar says {sidecar['bytes']}")
+    path = locate(path)
+    sidecar = _checked_sidecar(path)
     n, first, last = 0, "", ""
     with path.open("rb") as file:
         stream = HashingReader(file) if check_hash else None
@@ -113,13 +111,36 @@ def read_shard(path: str | Path, check_hash: bool = True) -> Iterator[Sample]:
         )
 
 
+def read_metas(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(key, meta) of each sample of one tar in order, without its features: seeks over them.
+
+    Raises:
+        OmniError: as `read_shard`, but for what only reading every byte can find.
+    """
+    path = locate(path)
+    sidecar = _checked_sidecar(path)
+    n = 0
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                data = tar.extractfile(member) if suffix == "json" else None
+                if data is not None:
+                    n += 1
+                    yield key, json.load(data)
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise damaged(path, f"the tar can't be read ({type(error).__name__}: {error})") from error
+    if n != sidecar["n"]:
+        raise damaged(path, f"{n} samples, its sidecar says {sidecar['n']}")
+
+
 def open_split(folder: str | Path) -> SplitIndex:
     """The shards of a finished split.
 
     Raises:
         OmniError: no index (the extraction is not finished), another schema, a shard gone.
     """
-    folder = Path(folder)
+    folder = locate(folder)
     index = _read_json(folder / INDEX_NAME, "run the same omni-extract command again to finish it")
     entries = []
     for name, n in ((shard["name"], shard["n"]) for shard in index["shards"]):
@@ -140,8 +161,15 @@ def open_split(folder: str | Path) -> SplitIndex:
 
 
 def find_splits(root: str | Path) -> list[SplitIndex]:
-    """Every finished split in `root` (or `root` itself), by name; unfinished ones are warned of."""
-    root = Path(root)
+    """Every finished split in `root` (or `root` itself), by name; unfinished ones are warned of.
+
+    Args:
+        root: a folder, or the URL of one.
+
+    Raises:
+        OmniError: no such folder, a store that does not answer, a damaged split.
+    """
+    root = locate(root)
     if not root.is_dir():
         raise OmniError("no such shard folder", str(root), "make it with omni-extract")
     if (root / INDEX_NAME).is_file():
@@ -184,6 +212,15 @@ def read_sidecar(tar: Path) -> dict[str, Any]:
         raise OmniError(
             f"the sidecar lacks {', '.join(lacks)}", str(tar.with_suffix(".json")), mend
         )
+    return sidecar
+
+
+def _checked_sidecar(tar: Path) -> dict[str, Any]:
+    """The sidecar of a tar whose size is the one it says."""
+    sidecar = read_sidecar(tar)
+    size = tar.stat().st_size if tar.is_file() else -1
+    if size != sidecar["bytes"]:
+        raise damaged(tar, f"{size} bytes, its sidecar says {sidecar['bytes']}")
     return sidecar
 
 

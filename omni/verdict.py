@@ -11,6 +11,7 @@ SILENT_GAP = 0.02
 # SLAM-ASR and tiny-audio both describe it: accuracy creeps for long, then WER falls at once.
 CLIFF_WER = 0.5
 CLIFF_ACCURACY = 0.8
+SILENT_RATE = 0.9  # of noise that should be met with silence
 OVERFIT_NATS = 0.7
 
 
@@ -21,6 +22,10 @@ def verdict(figures: Mapping[str, Any], train_loss: float | None = None) -> str:
         figures: as `omni.evaluate.evaluate` returns them.
         train_loss: of the last steps in nats a token, if known: tells overfitting.
     """
+    if "empty_rate" in figures and "wer" not in figures:
+        share = figures["empty_rate"]
+        hint = "" if share >= SILENT_RATE else ". Train on noise too: omni-extract --split noise"
+        return f"nothing is said here; the LM says nothing to {share:.0%} of it{hint}"
     if "gap_shuffled" not in figures:
         return "can't tell whether it listens: at least two different transcripts are needed"
     gap, low = figures["gap_shuffled"], figures["intervals"]["gap_shuffled"][0]

@@ -280,13 +280,27 @@ def test_training_shards_are_told_of(world: Path, tmp_path: Path) -> None:
 
 def test_choice_is_balanced_and_seeded() -> None:
     samples = kit.speech(30, 1, "x", speakers=3)[:24] + kit.speech(3, 2, "rare", speakers=1)
-    keys = choose(samples, 12, seed=0)
     speakers = {s.key: s.meta["speaker"] for s in samples}
+    pairs = list(speakers.items())
+    keys = choose(pairs, 12, seed=0)
     counts = [sum(speakers[k] == v for k in keys) for v in ("voice0", "voice1", "voice2")]
     assert counts == [4, 4, 4]
-    assert keys == choose(list(reversed(samples)), 12, seed=0)
-    assert keys != choose(samples, 12, seed=1)
-    assert choose(samples, 5, seed=0) == keys[:5]
+    assert keys == choose(reversed(pairs), 12, seed=0)
+    assert keys != choose(pairs, 12, seed=1)
+    assert choose(pairs, 5, seed=0) == keys[:5]
+
+
+def test_what_the_run_held_out_is_looked_at(world: Path, tmp_path: Path) -> None:
+    samples = kit.speech(24, 2, "t")
+    kit.write_split(tmp_path / "shards", "toy-train", samples, role="train")
+    run = runs.load_run(world / "good")
+    config = {**run.config, "train": {**run.config["train"], "shards": [str(tmp_path / "shards")]}}
+    held_out = sorted(s.meta["id"] for s in samples)[::2]
+    changed = runs.Run(run.path, config, {**run.provenance, "held_out": held_out})
+    setting = set_up(changed, Request(points=80))
+    assert sorted(s.meta["id"] for s in setting.samples) == held_out
+    assert setting.held_out
+    assert len(set_up(runs.Run(run.path, config, run.provenance), Request()).samples) == 24
 
 
 def test_difference_marks_words() -> None:

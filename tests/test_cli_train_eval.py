@@ -9,6 +9,7 @@ from training_kit import CONFIG, save_lm, speech, tiny_lm, write_split
 
 from cli import eval as cli_eval
 from cli import train_projector
+from omni.runs import load_run
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,22 @@ def test_eval_refuses_another_encoder_and_another_lm(
     assert "not the one the run was trained against" in capsys.readouterr().err
     assert cli_eval.main([f"{place}/runs/a", "--split", "test-z"]) == 1
     assert "no split to evaluate (test-z)" in capsys.readouterr().err
+
+
+def test_eval_judges_by_what_the_run_held_out(place: Path, tmp_path: Path) -> None:
+    write_split(tmp_path / "s", "train-y", speech(20) + speech(9, 7, 600, "bob"))
+    args = f"--shards {tmp_path}/s --lm {place}/lm --runs {tmp_path} --run r --steps 2 --hidden 32"
+    args += " --batch-size 8 --decode-limit 1 --wandb disabled --warmup 1"
+    assert train_projector.main(args.split()) == 0
+    run = load_run(tmp_path / "r")
+    assert {i.partition("-")[0] for i in run.held_out} in ({"ann"}, {"bob"})
+    out = tmp_path / "figures.json"
+    args = f"{tmp_path}/r --checkpoint last --decode-limit 1 --json {out}"
+    assert cli_eval.main(args.split()) == 0
+    figures = json.loads(out.read_text())
+    assert [u["id"] for u in figures["held-out"]["utterances"]] == run.held_out
+    logged = [line for line in run.metrics() if "eval" in line][-1]["eval"]["held-out"]
+    assert figures["held-out"]["ce"] == pytest.approx(logged["ce"], rel=1e-6)
 
 
 def test_train_tells_errors_in_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

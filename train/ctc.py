@@ -30,7 +30,8 @@ def ctc_loss(lm: NanoChat, tok: Tokenizer, soft: Soft, texts: Sequence[str]) -> 
     # Cosines of unlike rows spread by 1 / sqrt(C): scaled by it, the noise is alike at any width.
     log_p = F.log_softmax(SCALE * C**0.5 * cosine, -1).transpose(0, 1)  # (N, B, V + 1)
     ids = [tok.encode(text) for text in texts]
-    targets = torch.tensor([i for row in ids for i in row], device=lm.device)
+    # All of them may be empty: noise.
+    targets = torch.tensor([i for row in ids for i in row], dtype=torch.long, device=lm.device)
     lengths = torch.tensor([len(row) for row in ids], device=lm.device)
     return F.ctc_loss(
         log_p, targets, soft.lengths, lengths,

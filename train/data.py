@@ -3,8 +3,8 @@
 Must not know the model or the order of batches.
 """
 
-import glob
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,14 @@ import braceexpand
 from omni import shards as shard_files
 from omni.errors import OmniError
 from omni.evaluate import FRAMES_PER_SECOND
+from omni.files import locate
+from omni.manifest import is_noise
 from omni.shards import Sample, SplitIndex
 from train.plan import Shard
 
 FEWEST_STEPS, MOST_STEPS = 100, 8000
 HELD_OUT = 0.01  # share of speakers that evaluate where no split does
+HELD_OUT_NAME = "held-out"  # what their figures are called
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class TrainingData:
 
     shards: of the training splits. eval_sets: samples by split, in memory. select: the split
     whose CE picks the best checkpoint. fingerprint(_config): of all features. splits: name, role,
-    n of everything used, for the provenance. note: one line for the user, or "".
+    n of everything used, for the provenance. held_out: ids that `_hold_out` took from training,
+    empty where a split evaluates. note: one line for the user, or "".
     """
 
     shards: list[Shard]
@@ -37,6 +41,7 @@ class TrainingData:
     fingerprint: str
     fingerprint_config: dict[str, Any]
     splits: list[dict[str, Any]]
+    held_out: tuple[str, ...] = ()
     note: str = ""
 
     def steps(self, batch_size: int, batch_frames: int) -> int:
@@ -83,27 +88,28 @@ def gather(
     judges = [split for split, _ in weighted if split.role == "eval"]
     if eval_roots:
         judges = [split for root in eval_roots for split in find_splits(root)]
-    if not sum(split.n for split, _ in train):
+    if not any(_usable(split, e.n_text) for split, _ in train for e in split.shards):
         found = ", ".join(f"{split.split} ({split.role}, {split.n})" for split, _ in weighted)
         raise OmniError(
-            "no training samples", where=found or ", ".join(roots),
+            "no training samples with transcripts", where=found or ", ".join(roots),
             mend="extract a split that trains: --split demo, or train-clean-100",
         )  # fmt: skip
     _check_apart([split for split, _ in train], judges)
     everything = [split for split, _ in train] + judges
     check_fingerprints(everything)
     shards = [
-        Shard(str(entry.path), tuple(entry.n_frames), tuple(range(entry.n)), weight)
+        Shard(str(entry.path), tuple(entry.n_frames), tuple(_usable(split, entry.n_text)), weight)
         for split, weight in train
         for entry in split.shards
     ]
     note = ""
-    if judges:
-        eval_sets = {split.split: read_split(split, eval_limit) for split in judges}
-        eval_sets = {name: samples for name, samples in eval_sets.items() if samples}
-    else:
-        shards, samples, note = _hold_out(shards)
-        eval_sets = {"held-out": samples[: eval_limit or None]}
+    held_out: tuple[str, ...] = ()
+    eval_sets = {split.split: read_split(split, eval_limit) for split in judges}
+    eval_sets = {name: samples for name, samples in eval_sets.items() if samples}
+    if not any(_speaks(samples) for samples in eval_sets.values()):
+        shards, held_out, note = _hold_out(shards)
+        trained = [split for split, _ in train]
+        eval_sets[HELD_OUT_NAME] = read_ids(trained, held_out, eval_limit)
     return TrainingData(
         shards=shards,
         eval_sets=eval_sets,
@@ -111,6 +117,7 @@ def gather(
         fingerprint=everything[0].fingerprint,
         fingerprint_config=everything[0].fingerprint_config,
         splits=[{"split": s.split, "role": s.role, "n": s.n} for s in everything],
+        held_out=held_out,
         note=note,
     )
 
@@ -137,9 +144,11 @@ def check_fingerprints(splits: Sequence[SplitIndex]) -> None:
 
 
 def read_split(split: SplitIndex, limit: int = 0) -> list[Sample]:
-    """Samples of one split in memory; at most `limit`, evenly spaced (0: all)."""
-    n = split.n
-    chosen = set(range(n)) if not limit or limit >= n else {i * n // limit for i in range(limit)}
+    """Samples of one split in memory; at most `limit`, evenly spaced (0: all). Without transcripts
+    there is nothing to judge by: they are left out, but for noise."""
+    usable = _usable(split, [k for entry in split.shards for k in entry.n_text])
+    n = len(usable)
+    chosen = {usable[i * n // limit] for i in range(limit)} if 0 < limit < n else set(usable)
     samples: list[Sample] = []
     place = 0
     for entry in split.shards:
@@ -149,6 +158,36 @@ def read_split(split: SplitIndex, limit: int = 0) -> list[Sample]:
             samples += [sample for i, sample in read if i in chosen]
         place += entry.n
     return samples
+
+
+def _usable(split: SplitIndex, n_text: Sequence[int]) -> list[int]:
+    """Places whose transcript is known: one without a letter is missing, but for noise."""
+    return [i for i, n in enumerate(n_text) if n or is_noise(split.split)]
+
+
+def read_ids(splits: Sequence[SplitIndex], ids: Sequence[str], limit: int = 0) -> list[Sample]:
+    """The utterances of these ids, at most `limit`, evenly spaced (0: all), in order of id.
+
+    Raises:
+        OmniError: one is not there.
+    """
+    n = len(ids)
+    left = {ids[i * n // limit] for i in range(limit)} if 0 < limit < n else set(ids)
+    found: list[Sample] = []
+    for path in (entry.path for split in splits for entry in split.shards):
+        if not left:
+            break
+        here = left & {meta["id"] for _, meta in shard_files.read_metas(path)}
+        if here:
+            found += [s for s in shard_files.read_shard(path) if s.meta["id"] in here]
+            left -= here
+    if left:
+        raise OmniError(
+            f"{len(left)} held-out utterances are missing, {min(left)} among them",
+            where=", ".join(split.split for split in splits),
+            mend="give --shards the folders that the run was trained on",
+        )
+    return sorted(found, key=lambda s: s.meta["id"])
 
 
 def _check_apart(train: Sequence[SplitIndex], judges: Sequence[SplitIndex]) -> None:
@@ -163,50 +202,56 @@ def _check_apart(train: Sequence[SplitIndex], judges: Sequence[SplitIndex]) -> N
 
 
 def find_splits(root: str) -> list[SplitIndex]:
-    """Split folders at or below one root: a folder, a glob, or a brace list of either."""
+    """Split folders at or below one root: a folder or URL, a glob, or a brace list of either.
+
+    Raises:
+        OmniError: see `omni.shards.find_splits`.
+    """
     folders: list[Path] = []
     for pattern in braceexpand.braceexpand(root):
-        if any(c in pattern for c in "*?["):
-            folders += sorted(Path(match) for match in glob.glob(pattern))
+        fixed = re.split(r"[^/]*[*?\[]", pattern, maxsplit=1)[0]
+        if fixed == pattern:
+            folders.append(locate(pattern))
         else:
-            folders.append(Path(pattern))
+            matches = locate(fixed or ".").glob(pattern[len(fixed) :])
+            folders += sorted((m for m in matches if m.is_dir()), key=str)
     return [split for folder in folders for split in shard_files.find_splits(folder)]
 
 
-def _hold_out(shards: list[Shard]) -> tuple[list[Shard], list[Sample], str]:
-    """Shards without the held-out samples, those samples, and the line that says so.
+def _hold_out(shards: list[Shard]) -> tuple[list[Shard], tuple[str, ...], str]:
+    """Shards without the held-out samples, the ids of those, and the line that says so.
 
     Speakers, in order of a hash of their name, until a hundredth of them is held out; with a
     single speaker, utterances.
     """
-    metas = [[s.meta for s in shard_files.read_shard(shard.path)] for shard in shards]
-    speakers = sorted({m["speaker"] for part in metas for m in part}, key=_hash)
+    metas = [[meta for _, meta in shard_files.read_metas(shard.path)] for shard in shards]
+    spoken = [m for part in metas for m in part if m["text_norm"]]
     key = "speaker"
-    names = speakers
-    if len(speakers) < 2:
+    names = sorted({m[key] for m in spoken}, key=_hash)
+    if len(names) < 2:
         key = "id"
-        names = sorted({m["id"] for part in metas for m in part}, key=_hash)
+        names = sorted({m[key] for m in spoken}, key=_hash)
     if len(names) < 2:
         raise OmniError("a single utterance can't both train and evaluate", shards[0].path)
     held = set(names[: max(1, round(len(names) * HELD_OUT))])
     kept: list[Shard] = []
-    samples: list[Sample] = []
     for shard, part in zip(shards, metas, strict=True):
-        places = tuple(i for i, m in enumerate(part) if m[key] not in held)
+        places = tuple(i for i in shard.places if part[i][key] not in held)
         kept.append(Shard(shard.path, shard.n_frames, places, shard.weight))
-        if len(places) < len(part):
-            samples += [s for s in shard_files.read_shard(shard.path) if s.meta[key] in held]
+    ids = tuple(sorted({m["id"] for m in spoken if m[key] in held}))
     what = f"{len(held)} of {len(names)} {'speakers' if key == 'speaker' else 'utterances'}"
-    note = f"no evaluation split: {what} held out by hash ({len(samples)} utterances)"
-    return kept, samples, note
+    return kept, ids, f"no evaluation split: {what} held out by hash ({len(ids)} utterances)"
 
 
-def _selection_split(names: dict[str, list[Sample]]) -> str:
-    """The first by name that is no test split: test splits must not choose a checkpoint."""
-    ordered = sorted(names, key=lambda name: (name.startswith("test"), name))
-    if not ordered:
-        raise OmniError("no evaluation samples", mend="extract a dev split, or give --eval-shards")
-    return ordered[0]
+def _speaks(samples: Sequence[Sample]) -> bool:
+    """Whether anything is said in any of them."""
+    return any(sample.meta["text_norm"] for sample in samples)
+
+
+def _selection_split(eval_sets: dict[str, list[Sample]]) -> str:
+    """The first by name that is no test split, which must not choose a checkpoint, and no noise."""
+    spoken = [name for name, samples in eval_sets.items() if _speaks(samples)]
+    return min(spoken, key=lambda name: (name.startswith("test"), name))
 
 
 def _hash(name: str) -> str:

@@ -353,6 +353,7 @@ def _provenance(
         "fingerprint": data.fingerprint,
         "fingerprint_config": data.fingerprint_config,
         "splits": data.splits,
+        "held_out": list(data.held_out),
         "longest_seconds": data.longest_seconds,
         "lm_hash": lm_hash,
         "lm_kind": meta["kind"],

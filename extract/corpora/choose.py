@@ -8,6 +8,7 @@ from extract.corpora import hub, openslr
 from extract.corpora.demo import DEMO_SPLITS, demo_manifest
 from extract.corpora.folder import folder_manifest
 from extract.corpora.librispeech import PUBLISHED, canonical_split, librispeech_manifest
+from extract.corpora.noise import NOISE_SPLITS, noise_manifest
 from extract.corpora.smoke import smoke_manifest
 from omni.errors import OmniError
 from omni.manifest import Manifest, read_manifest
@@ -28,7 +29,7 @@ class Source:
 
 
 def find_manifests(source: Source) -> list[Manifest]:
-    """The manifests of a source: three for the demo, else one.
+    """The manifests of a source: three for the demo, two for noise, else one.
 
     Raises:
         OmniError: two sources at once, or none for a split that is not embedded.
@@ -46,6 +47,10 @@ def find_manifests(source: Source) -> list[Manifest]:
         return [demo_manifest(split) for split in DEMO_SPLITS]
     if source.split in DEMO_SPLITS:
         return [demo_manifest(source.split)]
+    if source.split == "noise":
+        return [noise_manifest(split, source.downloads / "noise") for split in NOISE_SPLITS]
+    if source.split in NOISE_SPLITS:
+        return [noise_manifest(source.split, source.downloads / "noise")]
     if source.split == "smoke":
         return [smoke_manifest()]
     return [librispeech_manifest(fetch(source), source.split)]
@@ -80,7 +85,7 @@ def fetch(source: Source) -> Path:
     """
     split = canonical_split(source.split)
     if split not in PUBLISHED:
-        mend = f"give --root or --audio-dir, or one of demo, smoke, {', '.join(PUBLISHED)}"
+        mend = f"give --root or --audio-dir, or one of demo, noise, smoke, {', '.join(PUBLISHED)}"
         raise OmniError("where is the corpus?", f"--split {source.split}", mend)
     if (source.downloads / "LibriSpeech" / split).is_dir():
         return source.downloads
