@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_input_and_model(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     g = parser.add_argument_group("input")
     g.add_argument("--shards", nargs="+", default=["shards"], metavar="DIR",
-        help="folders of extracted splits; a glob or brace list of them")  # fmt: skip
+        help="folders or URLs (s3://...) of extracted splits; globs and brace lists too")  # fmt: skip
     g.add_argument("--weights", nargs="+", type=float, default=[], metavar="W",
         help="how often each --shards folder is seen in a pass (2, 0.5); once by default")  # fmt: skip
     g.add_argument("--eval-shards", nargs="+", default=[], metavar="DIR",
@@ -45,6 +45,8 @@ def _add_input_and_model(parser: argparse.ArgumentParser, default: dict[str, Any
     g.add_argument("--lm", default=default["lm"],
         help="nanochat: auto (your newest, else the demo LM), demo, a folder, d12, sft:d20")  # fmt: skip
     g.add_argument("--prompt", help="text after the audio; by default what the checkpoint needs")
+    g.add_argument("--audio-first", action="store_true",
+        help="soft tokens before bos instead of after it, for comparison")  # fmt: skip
     g.add_argument("--projector", default=default["projector"], choices=["mlp", "conv", "linear"])
     g.add_argument("--stack", type=int, default=default["stack"],
         help="Whisper frames (20 ms) to a soft token")  # fmt: skip
@@ -102,6 +104,8 @@ def _add_output_and_speed(parser: argparse.ArgumentParser, default: dict[str, An
         help="utterances in one forward pass; 0: the whole batch. Less memory, same result")  # fmt: skip
     g.add_argument("--checkpoint-activations", action="store_true",
         help="compute the LM's layers twice instead of keeping them: less memory, same result")  # fmt: skip
+    g.add_argument("--compile", action="store_true",
+        help="torch.compile the LM's layers: a minute at the start, then faster steps on a GPU")  # fmt: skip
     g.add_argument("--workers", type=int, default=default["workers"],
         help="processes that read shards; 0: a thread")  # fmt: skip
     g.add_argument("--device", default=default["device"], help="auto, cpu, cuda, cuda:1")

@@ -27,19 +27,24 @@ CHAT_SPECIALS = ("user_start", "user_end", "assistant_start", "assistant_end")
 
 @dataclass(frozen=True)
 class Template:
-    """How a row is laid out: `kind` is "sft" or "base"; `prompt` follows the audio."""
+    """How a row is laid out: `kind` is "sft" or "base"; `prompt` follows the audio.
+
+    `audio_first` puts the audio before bos, for comparison: no row that the LM was trained on
+    begins so.
+    """
 
     kind: str
     prompt: str
+    audio_first: bool = False
 
     def before(self, tok: Tokenizer) -> list[int]:
         """Ids in front of the audio."""
-        names = ["bos", "user_start"] if self.kind == "sft" else ["bos"]
-        return [tok.special(name) for name in names]
+        return [] if self.audio_first else self._opening(tok)
 
     def after(self, tok: Tokenizer) -> list[int]:
         """Ids between the audio and the text."""
-        ids = tok.encode(self.prompt) if self.prompt else []
+        ids = self._opening(tok) if self.audio_first else []
+        ids += tok.encode(self.prompt) if self.prompt else []
         if self.kind == "sft":
             ids += [tok.special("user_end"), tok.special("assistant_start")]
         return ids
@@ -48,17 +53,24 @@ class Template:
         """The id that ends the text: the last target, and where decoding stops."""
         return tok.special("assistant_end" if self.kind == "sft" else "bos")
 
+    def _opening(self, tok: Tokenizer) -> list[int]:
+        names = ["bos", "user_start"] if self.kind == "sft" else ["bos"]
+        return [tok.special(name) for name in names]
 
-def choose_template(meta: Mapping[str, Any], prompt: str | None = None) -> Template:
+
+def choose_template(
+    meta: Mapping[str, Any], prompt: str | None = None, audio_first: bool = False
+) -> Template:
     """The template a checkpoint was trained for.
 
     Args:
         meta: as `load_checkpoint` gives it; "kind" is "base", "mid", "sft" or "rl".
         prompt: text after the audio; None takes `DEFAULT_PROMPT`, or nothing for a base model.
+        audio_first: put the audio before bos.
     """
     kind = "base" if meta.get("kind", "sft") == "base" else "sft"
     default = DEFAULT_PROMPT if kind == "sft" else ""
-    return Template(kind, default if prompt is None else prompt)
+    return Template(kind, default if prompt is None else prompt, audio_first)
 
 
 @dataclass

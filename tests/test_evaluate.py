@@ -133,3 +133,9 @@ def test_verdict(gap: float, low: float, accuracy: float, wer: float, words: str
 
 def test_verdict_without_controls() -> None:
     assert "can't tell" in verdict({"ce": 1.0})
+
+
+def test_verdict_of_noise() -> None:
+    figures = {"intervals": {}, "token_accuracy": 0.5, "ce": 2.0}
+    assert "says nothing to 40% of it. Train on noise too" in verdict(figures | {"empty_rate": 0.4})
+    assert verdict(figures | {"empty_rate": 0.95}).endswith("says nothing to 95% of it")

@@ -17,6 +17,7 @@ from speech_kit import noise_tree, tiny_encoder
 from cli.extract import main
 from extract.corpora.choose import Source, find_manifests
 from extract.corpora.folder import folder_manifest
+from extract.corpora.noise import NOISE_SPLITS, noise
 from omni.errors import OmniError
 from omni.shard_verify import split_folders, verify_split
 from omni.shards import open_split, read
@@ -243,3 +244,27 @@ def test_verify_finds_damage_anywhere(split, place: float) -> None:
     faults = verify_split(folder)
     assert faults
     assert {fault.shard for fault in faults} == {"dev-clean-000002"}
+
+
+def test_noise_is_the_same_every_time_and_says_nothing(tmp_path: Path) -> None:
+    train, held_out = find_manifests(Source(split="noise", downloads=tmp_path))
+    assert (train.role, held_out.role) == ("train", "eval")
+    assert {m.split: len(m.utterances) for m in (train, held_out)} == NOISE_SPLITS
+    assert all(u.text_norm == "" and not u.problem for u in train.utterances)
+    unheard = {u.speaker for u in held_out.utterances} - {u.speaker for u in train.utterances}
+    assert unheard == {"noise-clicks"}
+    for u in (*train.utterances[:8], *held_out.utterances[:8]):
+        wave, rate = soundfile.read(train.audio_path(u))
+        assert (len(wave), rate) == (u.n_samples, 16_000)
+        assert 1 <= u.seconds <= 8
+        kind, made = noise(u.id[:-5], int(u.id[-4:]))
+        assert u.speaker == f"noise-{kind}"
+        np.testing.assert_allclose(wave, made, atol=2 / 32768)
+        level = 20 * np.log10(np.sqrt(np.mean(wave**2)) + 1e-9)
+        assert level < (-59 if kind == "silence" else -11)
+
+
+def test_a_folder_of_noise_that_can_t_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "noise").write_text("a file, not a folder")
+    with pytest.raises(OmniError, match="the noise can't be written"):
+        find_manifests(Source(split="noise-train", downloads=tmp_path))

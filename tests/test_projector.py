@@ -4,8 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_kit import tiny_lm
 
 from omni.errors import OmniError
+from omni.nanochat.model import norm
 from omni.projector import AUDIO_VE, PROJECTORS, Projector, build_projector
 
 
@@ -96,3 +98,17 @@ def test_wrong_features_and_wrong_names_are_told() -> None:
         make("mpl")
     with pytest.raises(OmniError, match="learned, shared, zero"):
         make(audio_ve="none")
+
+
+def test_a_norm_after_the_row_head_would_change_nothing() -> None:
+    """The LM's own norm follows: norm(norm(x)) = norm(x), and so for the gradient."""
+    lm = tiny_lm()
+    rows = torch.randn(2, 6, 64)
+    found = []
+    for wrap in (lambda x: x, norm):
+        x = rows.clone().requires_grad_()
+        logits = lm.forward_embeds(wrap(x))
+        logits.square().sum().backward()
+        found.append((logits.detach(), x.grad))
+    for plain, normed in zip(*found, strict=True):
+        torch.testing.assert_close(plain, normed, rtol=1e-4, atol=1e-4)

@@ -52,6 +52,20 @@ def test_template_follows_the_checkpoint_and_the_option() -> None:
     assert choose_template({"kind": "mid"}).kind == "sft"
 
 
+@pytest.mark.parametrize(("kind", "opening"), [("sft", ["bos", "user_start"]), ("base", ["bos"])])
+def test_audio_first_moves_only_the_opening(kind: str, opening: list[str]) -> None:
+    lm = tiny_lm()
+    rows, ve = soft(3, lm)
+    first = build_row(lm, TOK, rows, ve, "hi", choose_template({"kind": kind}, None, True))
+    usual = build_row(lm, TOK, rows, ve, "hi", choose_template({"kind": kind}))
+    n = len(opening)
+    assert (first.audio_start, usual.audio_start) == (0, n)
+    assert torch.equal(first.rows[:3], rows)
+    assert torch.equal(first.rows[3 : 3 + n], usual.rows[:n])
+    assert torch.equal(first.rows[3 + n :], usual.rows[3 + n :])
+    assert torch.equal(first.targets, usual.targets)
+
+
 def test_audio_without_value_rows_gets_zeros() -> None:
     lm = tiny_lm()
     row = build_row(lm, TOK, soft(3, lm)[0], None, "hi", SFT)

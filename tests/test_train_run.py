@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from training_kit import CONFIG, save_lm, speech, tiny_lm, write_split
 from omni import runs
 from omni.errors import OmniError
 from train import loop
+from train.data import gather
 from train.loop import train
 from train.options import TrainOptions
 from train.track import wandb_mode
@@ -60,7 +62,8 @@ def test_the_run_folder_holds_what_the_contract_says(parts: Path, tmp_path: Path
     want += " projector-last.safetensors provenance.json state.pt"
     assert sorted(p.name for p in folder.iterdir()) == want.split()
     run = runs.load_run(folder)
-    assert run.config["template"] == {"kind": "sft", "prompt": " Repeat that."}
+    want_template = {"kind": "sft", "prompt": " Repeat that.", "audio_first": False}
+    assert run.config["template"] == want_template
     assert run.config["select"] == "dev-x"
     assert run.provenance["lm_hash"] == tiny_lm().fingerprint()
     assert run.provenance["fingerprint_config"] == CONFIG
@@ -257,6 +260,31 @@ def test_without_an_evaluation_split_speakers_are_held_out(
     assert "1 of 3 speakers held out by hash (10 utterances)" in capsys.readouterr().err
 
 
+def test_utterances_without_transcripts_are_left_out_but_noise_is_kept(
+    parts: Path, tmp_path: Path
+) -> None:
+    people = speech(10, 1, 0, "ann") + speech(10, 2, 0, "bob")
+    for sample in people[::2]:
+        sample.meta["text_norm"] = ""
+    hiss = speech(6, 3, 0, "noise-white")
+    for sample in hiss:
+        sample.meta["text_norm"] = ""
+    write_split(tmp_path / "s", "train-y", people)
+    write_split(tmp_path / "s", "noise-train", hiss[:4])
+    write_split(tmp_path / "s", "noise-heldout", hiss[4:], role="eval")
+    found = gather([str(tmp_path / "s")])
+    assert sum(len(shard.places) for shard in found.shards) == 5 + 4  # a speaker is held out
+    assert {name: len(samples) for name, samples in found.eval_sets.items()} == {
+        "noise-heldout": 2,
+        "held-out": 5,
+    }
+    assert found.select == "held-out"
+    shards = (str(tmp_path / "s"),)
+    last = train(options(parts, shards=shards, steps=2, ctc_weight=1.0), tmp_path / "run")
+    assert "wer" not in last["noise-heldout"]
+    assert 0 <= last["noise-heldout"]["empty_rate"] <= 1
+
+
 def test_a_long_transcript_names_its_utterance(parts: Path, tmp_path: Path) -> None:
     samples = speech(4)
     samples[2].meta["text_norm"] = "word " * 300
@@ -288,3 +316,18 @@ def test_wandb_never_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 def test_wandb_offline_keeps_the_run_on_disk(parts: Path, tmp_path: Path) -> None:
     train(options(parts, steps=2, wandb="offline"), tmp_path / "run")
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler here")
+def test_compiled_layers_train_alike(parts: Path, tmp_path: Path) -> None:
+    losses = {}
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        train(options(parts, steps=3, compile=compiled), folder)
+        lines = runs.load_run(folder).metrics()
+        losses[compiled] = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses[True]) == 3
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
+    with pytest.raises(OmniError, match="compile: True, now False"):
+        train(options(parts, steps=3), tmp_path / "True", resume=True)

@@ -11,7 +11,7 @@ import platform
 import resource
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -126,7 +126,9 @@ def _open(
     lm, tok, meta = load_checkpoint(options.lm, device)
     lm.activation_checkpointing = options.checkpoint_activations
     lm_hash = lm.fingerprint()
-    template = choose_template(meta, options.prompt)
+    if options.compile:
+        lm.compile_layers()
+    template = choose_template(meta, options.prompt, options.audio_first)
     sample = next(iter(data.eval_sets.values()))[0]
     torch.manual_seed(options.seed)
     projector = build_projector(
@@ -143,7 +145,7 @@ def _open(
     demo = Path(meta["path"]).resolve().is_relative_to(DEMO.resolve())
     config = {
         "projector": projector.config,
-        "template": {"kind": template.kind, "prompt": template.prompt},
+        "template": asdict(template),
         "lm": "demo" if demo else str(Path(meta["path"]).resolve()),
         "select": data.select,
         "train": options.to_json(),

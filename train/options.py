@@ -28,6 +28,7 @@ class TrainOptions:
     eval_shards: tuple[str, ...] = ()
     lm: str = "auto"
     prompt: str | None = None
+    audio_first: bool = False
     projector: str = "mlp"
     stack: int = 4
     hidden: int = 1024
@@ -37,6 +38,7 @@ class TrainOptions:
     batch_frames: int = 0
     micro_batch_size: int = 0
     checkpoint_activations: bool = False
+    compile: bool = False
     buffer: int = 2048
     lr: float = 2e-3
     warmup: int = 50

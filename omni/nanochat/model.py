@@ -9,6 +9,7 @@ Must not know about files, tokens' meaning, prompts or audio. Formulas: karpathy
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -189,6 +190,7 @@ class NanoChat(nn.Module):
         super().__init__()
         self.config, self.era = config, era
         self.activation_checkpointing = False
+        self._compiled: list[Callable[..., Tensor]] = []
         V = vocab_rows or -(-config.vocab_size // 64) * 64
         ve_layers = config.ve_layers if era.ve_gate_width else []
         self.n_ve, self.kv_dim = len(ve_layers), config.kv_dim
@@ -285,10 +287,12 @@ class NanoChat(nn.Module):
             if self.era.has_lambdas:
                 x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * x0
             args = (x, self._ve(i, ve_rows), rope, masks[self.windows[i]], cache, i)
-            if self.activation_checkpointing and torch.is_grad_enabled() and cache is None:
-                x = checkpoint(block, *args, use_reentrant=False)
+            training = torch.is_grad_enabled() and cache is None
+            layer = self._compiled[i] if self._compiled and training else block
+            if self.activation_checkpointing and training:
+                x = checkpoint(layer, *args, use_reentrant=False)
             else:
-                x = block(*args)
+                x = layer(*args)
             if i == self.config.n_layer // 2:
                 backout = x
             if not final_only:
@@ -323,6 +327,13 @@ class NanoChat(nn.Module):
         c = self.config
         shape = (c.n_layer, batch, c.n_kv_head, max_len, c.head_dim)
         return KVCache(shape, c.n_embd, self.dtype, self.device)
+
+    def compile_layers(self) -> "NanoChat":
+        """Training passes run each layer through torch.compile, for batches of any shape; decoding
+        stays as it is. Sums then round differently. Returns self."""
+        blocks = cast(nn.ModuleList, self.transformer["h"])
+        self._compiled = [torch.compile(block, dynamic=True) for block in blocks]
+        return self
 
     def freeze(self) -> "NanoChat":
         """No parameter asks for a gradient any more; eval mode. Returns self."""
