@@ -6,14 +6,22 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cli._common import make_parser, run
+
+if TYPE_CHECKING:
+    from omni.whisper_decoder import WhisperDecoder
 
 DESCRIPTION = """\
 Score a run on held-out shards: cross-entropy with the right audio, somebody else's, silence, mean
 audio and none; token accuracy; WER and CER of greedy transcripts; 95 % intervals; a verdict.
+Beside them the cascade: what Whisper's own decoder makes of the same features, and the CE of the
+LM when it is given that transcript as text. It tells a bad projector from bad features.
 """
+
+# A CPU takes about half a second for each; what takes minutes is only done when asked for.
+AUTO_CASCADE = 200
 
 # Rows of the table: figure, what it says, how it is printed.
 ROWS = (
@@ -33,6 +41,9 @@ ROWS = (
     ("cer", "CER", ".1%"),
     ("empty_rate", "empty transcripts", ".1%"),
     ("repetition_rate", "transcripts that loop", ".1%"),
+    ("wer_cascade", "WER, Whisper's own transcripts", ".1%"),
+    ("ce_cascade", "CE, Whisper's text for audio", ".3f"),
+    ("gap_cascade", "gap: right against Whisper's text", "+.3f"),
 )
 
 
@@ -49,6 +60,11 @@ def build_parser() -> argparse.ArgumentParser:
     g = parser.add_argument_group("model")
     g.add_argument("--checkpoint", default="best", choices=["best", "last", "init"])
     g.add_argument("--lm", help="where the run's LM lies now, if it has moved")
+    g.add_argument("--encoder", default="openai/whisper-base",
+        help="folder or hub id of the features' encoder, for the cascade")  # fmt: skip
+    g.add_argument("--cascade", default="auto", choices=["auto", "on", "off"],
+        help="auto: where Whisper's decoder lies on this machine, and on a CPU for at most "
+        f"{AUTO_CASCADE} transcripts a split; on: download it if need be, any number")  # fmt: skip
     g = parser.add_argument_group("output")
     g.add_argument("--json", metavar="FILE", help="write all figures, one entry an utterance")
     g.add_argument("--examples", type=int, default=8, help="transcripts to show of each split")
@@ -61,14 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command(args: argparse.Namespace) -> int:
     """Evaluate, print, and write the JSON."""
-
+    from omni.cascade import add_cascade
     from omni.device import pick_device
     from omni.errors import OmniError
     from omni.evaluate import evaluate
     from omni.nanochat import load_checkpoint
     from omni.prompt import Template
     from omni.runs import atomic, load_run, newest_run
-    from omni.verdict import verdict
+    from omni.verdict import cascade_verdict, verdict
     from train.data import HELD_OUT_NAME, find_splits, read_ids, read_split
 
     trained = load_run(args.run) if args.run else newest_run()
@@ -93,17 +109,50 @@ def command(args: argparse.Namespace) -> int:
     template = Template(**trained.config["template"])
     print(f"{trained.path}, checkpoint {args.checkpoint}")
     results: dict[str, Any] = {}
+    decoder = _load_decoder(args, trained.provenance["fingerprint_config"], device)
     for name, read in sets.items():
+        samples = read()
         figures = evaluate(
-            lm, tok, projector, read(), template, args.batch_size,
+            lm, tok, projector, samples, template, args.batch_size,
             args.examples, args.decode_limit,
         )  # fmt: skip
+        unasked = args.cascade == "auto" and device == "cpu"
+        if decoder is not None and unasked and figures["n_decoded"] > AUTO_CASCADE:
+            print(
+                f"\nno cascade of {name}: {figures['n_decoded']} transcripts take a CPU long: "
+                f"--cascade on, or --decode-limit {AUTO_CASCADE}"
+            )
+        elif decoder is not None:
+            add_cascade(figures, lm, tok, template, samples, decoder.transcribe, args.batch_size)
         results[name] = figures | {"verdict": verdict(figures)}
+        if "wer_cascade" in figures:
+            results[name]["cascade_verdict"] = cascade_verdict(figures)
         _print(name, results[name])
     if args.json:
         with atomic(Path(args.json)) as out:
             out.write((json.dumps(results, indent=1) + "\n").encode())
     return 0
+
+
+def _load_decoder(
+    args: argparse.Namespace, features: dict[str, Any], device: str
+) -> "WhisperDecoder | None":
+    """Whisper's decoder for these features, or None and a line that says why not."""
+    from omni.errors import OmniError
+    from omni.whisper_decoder import load_decoder
+
+    if args.cascade == "off":
+        return None
+    if args.decode_limit == 0:
+        print("no cascade: nothing is transcribed (--decode-limit 0)")
+        return None
+    try:
+        decoder = load_decoder(args.encoder, features, device, network=args.cascade == "on")
+    except OmniError as error:
+        print(f"no cascade: {error}")
+        return None
+    print(f"cascade: decoder of {args.encoder} from {decoder.source}")
+    return decoder
 
 
 def _print(name: str, figures: dict[str, Any]) -> None:
@@ -118,7 +167,11 @@ def _print(name: str, figures: dict[str, Any]) -> None:
         print(line)
     for example in figures["examples"]:
         print(f"  [{example['wer']:.0%}] {example['reference']}\n     -> {example['hypothesis']}")
+        if "cascade" in example:
+            print(f"     Whisper: {example['cascade']}")
     print(f"  {figures['verdict']}")
+    if "cascade_verdict" in figures:
+        print(f"  {figures['cascade_verdict']}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

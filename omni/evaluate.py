@@ -142,6 +142,12 @@ def token_losses(lm: NanoChat, batch: Batch) -> TokenLosses:
     return TokenLosses(nll, logits.argmax(-1) == targets, positions.nonzero()[:, 0])
 
 
+def per_row(values: Tensor, row: Tensor, n: int) -> np.ndarray:
+    """Sums of `values` (N,) by `row` (N,), as (n,) float64."""
+    sums = torch.zeros(n, dtype=torch.float64, device="cpu")
+    return sums.index_add_(0, row.cpu(), values.double().cpu()).numpy()
+
+
 def derangement(keys: Sequence[str]) -> list[int]:
     """For each place another place, near by, whose key differs; a permutation.
 
@@ -200,17 +206,11 @@ def _score_conditions(
                 soft = Soft(soft.rows, soft.ve_rows, torch.zeros_like(soft.lengths))
             batch = build_batch(lm, tok, soft, texts, template, [order[i].key for i in at])
             losses = token_losses(lm, batch)
-            nll[name][at] = _per_row(losses.nll, losses.row, len(at))
+            nll[name][at] = per_row(losses.nll, losses.row, len(at))
             if name == "right":
-                correct[at] = _per_row(losses.correct.float(), losses.row, len(at))
-                n_tokens[at] = _per_row(torch.ones_like(losses.nll), losses.row, len(at))
+                correct[at] = per_row(losses.correct.float(), losses.row, len(at))
+                n_tokens[at] = per_row(torch.ones_like(losses.nll), losses.row, len(at))
     return _Scores(nll, n_tokens, correct)
-
-
-def _per_row(values: Tensor, row: Tensor, n: int) -> np.ndarray:
-    """Sums of `values` (N,) by `row` (N,), as (n,) float64."""
-    sums = torch.zeros(n, dtype=torch.float64, device="cpu")
-    return sums.index_add_(0, row.cpu(), values.double().cpu()).numpy()
 
 
 def _utterance(i: int, sample: Sample, scores: _Scores, decoded: str | None) -> dict[str, Any]:

@@ -48,3 +48,18 @@ def verdict(figures: Mapping[str, Any], train_loss: float | None = None) -> str:
     if crossed:
         return f"listens, and has crossed the cliff ({facts}).{hint}"
     return f"listens, but is still on the plateau ({facts}).{hint or ' Train longer: it often falls at once'}"
+
+
+def cascade_verdict(figures: Mapping[str, Any]) -> str:
+    """Whether the words are in the features at all: the run's WER beside the cascade's.
+
+    Args:
+        figures: with `wer` and `wer_cascade`.
+    """
+    wer, plain = figures["wer"], figures["wer_cascade"]
+    facts = f"from the same features Whisper's own decoder has WER {plain:.1%}, the run {wer:.1%}"
+    if wer <= plain:
+        return f"the LM hears no less than plain recognition: {facts}"
+    if plain > CLIFF_WER:
+        return f"the features are hard to read for anybody: {facts}"
+    return f"the words are in the features, and the projector or the LM loses them: {facts}"
