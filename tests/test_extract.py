@@ -4,18 +4,17 @@
 """
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from kill_kit import command_that_dies, died
 from speech_kit import librivox_tree, noise_tree, tiny_encoder
 
 from cli.extract import main
@@ -123,25 +122,6 @@ def test_run_again_does_nothing_and_a_lost_shard_comes_back(
     assert deterministic_bytes(folder) == deterministic_bytes(uninterrupted)
 
 
-def kill_in_the_middle(args: list[str], folder: Path, seconds: float | None) -> None:
-    """Start the command, SIGKILL it after the first shard is committed, or after `seconds`."""
-    root = Path(__file__).resolve().parent.parent
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli.extract", *args],
-        cwd=root,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + (seconds or 120)
-    while process.poll() is None and time.monotonic() < deadline:
-        if seconds is None and any(folder.glob("*-000000.json")) and any(folder.glob(".*.tmp")):
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 def test_killed_in_mid_shard_and_run_again_gives_the_same_bytes(
     encoder_folder: Path, tmp_path: Path
 ) -> None:
@@ -149,10 +129,16 @@ def test_killed_in_mid_shard_and_run_again_gives_the_same_bytes(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(command(corpus, encoder_folder, whole, "--shard-size", "20")) == 0
     args = command(corpus, encoder_folder, killed, "--shard-size", "20")
-    kill_in_the_middle(args, killed / "dev-clean", None)
-    names = {path.name for path in (killed / "dev-clean").iterdir()}
-    assert "index.json" not in names, "it was killed too late to prove anything"
+    process = subprocess.run(command_that_dies(tmp_path / "marker", *args), capture_output=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    half_written = killed / "dev-clean" / died(tmp_path / "marker")
+    assert half_written.exists()
+    assert sorted(path.name for path in (killed / "dev-clean").glob("dev-clean-*")) == [
+        "dev-clean-000000.json",
+        "dev-clean-000000.tar",
+    ]
     assert main(args) == 0
+    assert not half_written.exists()
     assert deterministic_bytes(killed / "dev-clean") == deterministic_bytes(whole / "dev-clean")
 
 
