@@ -20,7 +20,7 @@ Beside them the cascade: what Whisper's own decoder makes of the same features, 
 LM when it is given that transcript as text. It tells a bad projector from bad features.
 """
 
-# A CPU takes about half a second for each; what takes minutes is only done when asked for.
+# A CPU takes about a third of a second for each; what takes minutes is done only when asked for.
 AUTO_CASCADE = 200
 
 # Rows of the table: figure, what it says, how it is printed.
