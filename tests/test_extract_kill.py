@@ -3,15 +3,15 @@
 .venv/bin/python -m pytest -m slow tests/test_extract_kill.py
 """
 
+import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from kill_kit import command_that_dies, died
 from speech_kit import noise_tree, tiny_encoder
 from test_extract import command, deterministic_bytes
 
@@ -23,20 +23,29 @@ KILLS = 20
 # Importing torch takes longer than the extraction itself: the parent imports once, every run is a
 # fork of it, so the kill falls into the work and not into the imports.
 RUNNER = """
-import os, random, signal, sys, time
+import json, os, random, signal, sys, time
 from pathlib import Path
 import torch, transformers, webdataset, soundfile, pyarrow.parquet
 import transformers.models.whisper.modeling_whisper
 from cli.extract import main
 
-folder, seed, kills, args = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
-moments = random.Random(seed)
-killed = 0
-while killed < kills:
+folder, seed, kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+whole, args = json.loads(sys.argv[4])
+
+def start(args):
     child = os.fork()
     if child == 0:
         os._exit(main(args))
-    time.sleep(moments.uniform(0.0, 2.0))
+    return child
+
+begin = time.monotonic()
+assert os.waitpid(start(whole), 0)[1] == 0
+most = (time.monotonic() - begin) / 4  # a slow machine gets as far between the kills as a fast one
+moments = random.Random(seed)
+killed = 0
+while killed < kills:
+    child = start(args)
+    time.sleep(moments.uniform(0.0, most))
     os.kill(child, signal.SIGKILL)
     if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
         killed += 1
@@ -52,10 +61,11 @@ def test_twenty_kills_change_no_byte(tmp_path: Path) -> None:
     corpus = noise_tree(tmp_path, 120, seconds=2.0)
     encoder = tiny_encoder(tmp_path / "tiny")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert main(command(corpus, encoder, whole, "--shard-size", "8")) == 0
+    uninterrupted = command(corpus, encoder, whole, "--shard-size", "8")
     args = command(corpus, encoder, killed, "--shard-size", "8")
-    script = [sys.executable, "-c", RUNNER, str(killed / "dev-clean"), "7", str(KILLS), *args]
-    subprocess.run(script, cwd=ROOT, capture_output=True, timeout=400, check=True)
+    script = [sys.executable, "-c", RUNNER, str(killed / "dev-clean"), "7", str(KILLS)]
+    both = json.dumps([uninterrupted, args])
+    subprocess.run([*script, both], cwd=ROOT, capture_output=True, timeout=700, check=True)
     assert main(args) == 0
     assert deterministic_bytes(killed / "dev-clean") == deterministic_bytes(whole / "dev-clean")
 
@@ -67,24 +77,23 @@ def test_a_rank_killed_in_the_middle_is_made_up_for(tmp_path: Path) -> None:
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     assert main(command(corpus, encoder, whole)) == 0
     args = command(corpus, encoder, shared)
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "cli.extract", *args, "--rank", str(r), "--world-size", "3"],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+    victim, marker = 1, tmp_path / "marker"
+    ranks = []
+    for r in range(3):
+        share = [*args, "--rank", str(r), "--world-size", "3"]
+        whoever = [sys.executable, "-m", "cli.extract", *share]
+        ranks.append(
+            subprocess.Popen(
+                command_that_dies(marker, *share) if r == victim else whoever,
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
         )
-        for r in range(3)
-    ]
-    deadline = time.monotonic() + 120
-    while not any((shared / "dev-clean").glob("*.json")) and time.monotonic() < deadline:
-        time.sleep(0.002)
-    victim = random.Random(0).randrange(3)
-    ranks[victim].send_signal(signal.SIGKILL)
     codes = [process.wait() for process in ranks]
-    assert codes[victim] == -signal.SIGKILL
-    assert all(code == 0 for r, code in enumerate(codes) if r != victim)
-    assert not (shared / "dev-clean" / "index.json").exists(), "killed too late to prove anything"
+    assert codes == [0, -signal.SIGKILL, 0]
+    assert (shared / "dev-clean" / died(marker)).exists()
+    assert not (shared / "dev-clean" / "index.json").exists()
     assert main([*args, "--rank", str(victim), "--world-size", "3"]) == 0
     assert deterministic_bytes(shared / "dev-clean") == deterministic_bytes(whole / "dev-clean")
 
