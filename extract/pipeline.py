@@ -116,6 +116,7 @@ def extract_shards(
         OmniError: more failures than the job allows; a full disk. Committed shards stay.
     """
     keep_memory_flat()
+    give_back_memory()  # what making the manifest took
     stats = Stats()
     shards = list(shards)
     decoders = ThreadPoolExecutor(job.decode_workers, thread_name_prefix="decode")
