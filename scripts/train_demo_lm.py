@@ -17,6 +17,7 @@ import math
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from omni.nanochat.build import config_dict
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
 from omni.prompt import DEFAULT_PROMPT
 
-VOCAB = 2048
+VOCAB = 2048  # of the embedded LM
 CONFIG = NanoChatConfig(512, VOCAB, 4, 2, 2, 128, "SSSL")
 # nanochat's own split pattern: numbers in groups of at most two digits.
 PATTERN = (
@@ -108,11 +109,11 @@ class Rows:
         return ids, torch.tensor([line[1][1:] for line in lines])
 
 
-def train_tokenizer(documents: list[str]) -> Tokenizer:
-    """A BPE of VOCAB ids, the nine specials last, trained half on text as printed, half lower."""
+def train_tokenizer(documents: list[str], vocab: int) -> Tokenizer:
+    """A BPE of `vocab` ids, the nine specials last, trained half on text as printed, half lower."""
     trainer = rustbpe.Tokenizer()
     texts = documents + [normalise(d) for d in documents]
-    trainer.train_from_iterator(iter(texts), VOCAB - len(SPECIAL_NAMES), pattern=PATTERN)
+    trainer.train_from_iterator(iter(texts), vocab - len(SPECIAL_NAMES), pattern=PATTERN)
     ranks = {bytes(piece): rank for piece, rank in trainer.get_mergeable_ranks()}
     specials = {f"<|{name}|>": len(ranks) + i for i, name in enumerate(SPECIAL_NAMES)}
     encoding = tiktoken.Encoding(
@@ -153,7 +154,7 @@ def save(out: Path, lm: NanoChat, tok: Tokenizer, step: int, meta: dict[str, obj
     out.mkdir(parents=True, exist_ok=True)
     state = {k: t.bfloat16() if t.ndim > 1 else t.clone() for k, t in lm.state_dict().items()}
     torch.save(state, out / f"model_{step:06d}.pt")
-    meta = {"step": step, "model_config": config_dict(CONFIG), **meta}
+    meta = {"step": step, "model_config": config_dict(lm.config), **meta}
     (out / f"meta_{step:06d}.json").write_text(json.dumps(meta, indent=2) + "\n")
     tok.save(out)
 
@@ -162,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--vocab", type=int, default=VOCAB)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -169,8 +171,8 @@ def main() -> None:
     documents = bible_verses() + novel_paragraphs()
     held_out = documents[::50]
     documents = [d for i, d in enumerate(documents) if i % 50]
-    tok = train_tokenizer(documents)
-    lm = random_init(CONFIG, "E", args.seed)
+    tok = train_tokenizer(documents, args.vocab)
+    lm = random_init(replace(CONFIG, vocab_size=args.vocab), "E", args.seed)
     adam = optimiser(lm, args.lr)
     resume, start, began = args.out / "train_state.pt", 0, time.time()
     if resume.exists():
