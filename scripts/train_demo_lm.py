@@ -9,6 +9,12 @@ grammar of the demo corpus; sentences of that grammar only serve to measure.
 
 Writes upstream's file layout: model_NNNNNN.pt (bf16 matrices), meta_NNNNNN.json, tokenizer.pkl.
 About 40 minutes on one core. Killed, it goes on from the last saved step.
+
+The LM of `scripts/beyond_grammar.py`, which hears little speech and hears it badly:
+
+    python scripts/train_demo_lm.py --out work/lm512 --vocab 512 --steps 2000
+    python scripts/train_demo_lm.py --init work/lm512 --out work/lm512-garbled --garble 0.6 \
+        --steps 800 --lr 1e-3 --seed 1
 """
 
 import argparse
@@ -28,7 +34,7 @@ import torch.nn.functional as F
 from public_text import bible_verses, normalise, novel_paragraphs, sentences
 from torch import Tensor
 
-from omni.nanochat import NanoChat, NanoChatConfig, random_init
+from omni.nanochat import NanoChat, NanoChatConfig, load_checkpoint, random_init
 from omni.nanochat.build import config_dict
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
 from omni.prompt import DEFAULT_PROMPT
@@ -48,8 +54,10 @@ PROBE = "put the purple lamp under the table at seven again"  # only measured, n
 class Rows:
     """An endless, seeded stream of training lines: ids and targets (-1 where not supervised)."""
 
-    def __init__(self, tok: Tokenizer, documents: list[str], seed: int) -> None:
-        self.tok, self.rng = tok, random.Random(seed)
+    def __init__(
+        self, tok: Tokenizer, documents: list[str], seed: int, garble: float = 0.0
+    ) -> None:
+        self.tok, self.rng, self.garble = tok, random.Random(seed), garble
         self.documents = documents
         self.sentences = [s for s in sentences(documents) if 3 <= len(s.split()) <= 60]
         counts = Counter(word for d in documents for word in normalise(d).split())
@@ -74,10 +82,29 @@ class Rows:
         asked = DEFAULT_PROMPT if self.rng.random() < 0.6 else ""
         head = [special("bos"), special("user_start")]
         # Text and prompt are encoded apart, as audio and prompt are later.
-        head += self.tok.encode(text) + self.tok.encode(asked)
+        head += self.heard(self.tok.encode(text)) + self.tok.encode(asked)
         head += [special("user_end"), special("assistant_start")]
         answer = [*self.tok.encode(text), special("assistant_end")]
         return head + answer, [-1] * len(head) + answer
+
+    def heard(self, ids: list[int]) -> list[int]:
+        """The ids as a poor listener has them, in `garble` of the rows: up to a third of them lost,
+        doubled, mistaken for another, or with one more before them. The answer stays right."""
+        if self.rng.random() >= self.garble:
+            return ids
+        rate, words = self.rng.uniform(0, 1 / 3), self.tok.vocab_size - len(SPECIAL_NAMES)
+        out: list[int] = []
+        for i in ids:
+            fault = self.rng.choice(["lose", "double", "mistake", "insert"])
+            if self.rng.random() >= rate:
+                out.append(i)
+            elif fault == "double":
+                out += [i, i]
+            elif fault == "mistake":
+                out.append(self.rng.randrange(words))
+            elif fault == "insert":
+                out += [self.rng.randrange(words), i]
+        return out
 
     def document(self, most: int) -> tuple[list[int], list[int]]:
         """Running text of at most `most` ids, every one of them supervised."""
@@ -164,6 +191,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--vocab", type=int, default=VOCAB)
+    parser.add_argument("--init", type=Path, help="start from this checkpoint folder's LM")
+    parser.add_argument("--garble", type=float, default=0.0,
+        help="share of chat rows in which the user is heard with faults")  # fmt: skip
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -171,8 +201,12 @@ def main() -> None:
     documents = bible_verses() + novel_paragraphs()
     held_out = documents[::50]
     documents = [d for i, d in enumerate(documents) if i % 50]
-    tok = train_tokenizer(documents, args.vocab)
-    lm = random_init(replace(CONFIG, vocab_size=args.vocab), "E", args.seed)
+    if args.init:
+        lm, tok, _ = load_checkpoint(args.init)
+        lm.train().requires_grad_(True)
+    else:
+        tok = train_tokenizer(documents, args.vocab)
+        lm = random_init(replace(CONFIG, vocab_size=args.vocab), "E", args.seed)
     adam = optimiser(lm, args.lr)
     resume, start, began = args.out / "train_state.pt", 0, time.time()
     if resume.exists():
@@ -180,7 +214,7 @@ def main() -> None:
         lm.load_state_dict(state["model"])
         adam.load_state_dict(state["optimiser"])
         start = state["step"]
-    rows = Rows(tok, documents, args.seed + 1000 * start)
+    rows = Rows(tok, documents, args.seed + 1000 * start, args.garble)
     unseen = Rows(tok, held_out, args.seed + 1)
     print(f"{sum(p.numel() for p in lm.parameters()):,} parameters, {len(documents):,} documents")
     for step in range(start, args.steps):
@@ -215,6 +249,7 @@ def main() -> None:
             "run": "demo",
             "num_iterations": args.steps,
             "matrix_lr": args.lr,
+            "garble": args.garble,
             "seed": args.seed,
         },
         "repeat_errors": errors,
