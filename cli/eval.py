@@ -166,7 +166,8 @@ def _print(name: str, figures: dict[str, Any]) -> None:
             line += f"   {low:{form}} to {high:{form}}"
         print(line)
     for example in figures["examples"]:
-        print(f"  [{example['wer']:.0%}] {example['reference']}\n     -> {example['hypothesis']}")
+        rate = f"[{example['wer']:.0%}]" if example["reference"] else "[nothing said]"
+        print(f"  {rate} {example['reference']}\n     -> {example['hypothesis']}")
         if "cascade" in example:
             print(f"     Whisper: {example['cascade']}")
     print(f"  {figures['verdict']}")

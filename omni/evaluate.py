@@ -185,8 +185,9 @@ def _score_conditions(
     batch_size: int,
 ) -> _Scores:
     n = len(order)
-    partner = derangement([s.meta["text_norm"] for s in order])
-    shuffled = any(partner[i] != i for i in range(n))
+    said = [s.meta["text_norm"] for s in order]
+    partner = derangement(said)
+    shuffled = any(said[partner[i]] != said[i] for i in range(n))
     names = [c for c in CONDITIONS if c != "shuffled" or shuffled]
     frames = sum(s.features.shape[-2] for s in order)
     mean = sum(s.features.astype(np.float64).sum(-2, keepdims=True) for s in order) / frames

@@ -135,6 +135,16 @@ def test_verdict_without_controls() -> None:
     assert "can't tell" in verdict({"ce": 1.0})
 
 
+def test_noise_has_no_shuffled_control() -> None:
+    samples = speech(6)
+    for sample in samples:
+        sample.meta["text_norm"] = ""
+    lm = tiny_lm()
+    figures = ev.evaluate(lm, TOK, projector_for(lm), samples, SFT)
+    assert not {"gap_shuffled", "wer", "bits_per_byte"} & figures.keys()
+    assert {"gap_zero", "empty_rate"} <= figures.keys()
+
+
 def test_verdict_of_noise() -> None:
     figures = {"intervals": {}, "token_accuracy": 0.5, "ce": 2.0}
     assert "says nothing to 40% of it. Train on noise too" in verdict(figures | {"empty_rate": 0.4})
