@@ -81,6 +81,7 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._hashing.give_up()
         self._file.close()
         self._temporary.unlink(missing_ok=True)
 
@@ -285,8 +286,15 @@ class _HashingWriter:
         self._file = file
         self.sha256 = hashlib.sha256()
         self.n = 0
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """Nothing more is wanted: the destructor of an unfinished tar still writes its end."""
+        self._given_up = True
 
     def write(self, data: bytes) -> int:
+        if self._given_up:
+            return len(data)
         self.sha256.update(data)
         self.n += len(data)
         return self._file.write(data)

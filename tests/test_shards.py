@@ -3,8 +3,10 @@
 .venv/bin/python -m pytest tests/test_shards.py
 """
 
+import gc
 import io
 import json
+import sys
 import tarfile
 from pathlib import Path
 
@@ -280,6 +282,20 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OmniError, match="not finite"), ShardWriter(spec, 0, ["a"]) as writer:
         writer.add(meta(0, 1), np.full((1, 4), np.nan))
     assert list(spec.folder.iterdir()) == []
+
+
+def test_a_writer_that_gives_up_says_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    writer = ShardWriter(SplitSpec(tmp_path / "s", "s", "train", {"dtype": "float16"}, 2), 0, ["a"])
+    with pytest.raises(OmniError), writer:
+        raise OmniError("too many failures")
+    del writer
+    gc.collect()
+    assert complaints == []
+    assert list((tmp_path / "s").iterdir()) == []
 
 
 @settings(max_examples=20, deadline=None)
