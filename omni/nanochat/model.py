@@ -329,10 +329,9 @@ class NanoChat(nn.Module):
         return KVCache(shape, c.n_embd, self.dtype, self.device)
 
     def compile_layers(self) -> "NanoChat":
-        """Training passes run each layer through torch.compile, for batches of any shape; decoding
-        stays as it is. Sums then round differently. Returns self."""
-        blocks = cast(nn.ModuleList, self.transformer["h"])
-        self._compiled = [torch.compile(block, dynamic=True) for block in blocks]
+        """Training passes, of any shape, compile each layer; sums round differently. Returns self."""
+        layers = cast(nn.ModuleList, self.transformer["h"])
+        self._compiled = [torch.compile(layer, dynamic=True) for layer in layers]
         return self
 
     def freeze(self) -> "NanoChat":
