@@ -12,20 +12,23 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from analyze import figures, figures_detail, numbers, sample
-from analyze.lens import MAX_UTTERANCES, look
-from analyze.numbers import Evidence
-from analyze.page import PointSet, RunView
-from analyze.sample import FRAME_SECONDS, Progress, silent
-from analyze.svg import Figure
-from analyze.verdict import Circumstances, alerts, judge, tiles
+from analyze.draw import clouds as figures
+from analyze.draw import details as figures_detail
+from analyze.draw.svg import Figure
+from analyze.measure import sample
+from analyze.measure import table as numbers
+from analyze.measure.lens import MAX_UTTERANCES, look
+from analyze.measure.sample import FRAME_SECONDS, Progress, silent
+from analyze.measure.table import Evidence
+from analyze.page.html import PointSet, RunView
+from analyze.page.words import Circumstances, alerts, judge, tiles
+from omni.bridge.projector import Projector
+from omni.bridge.prompt import Template
 from omni.errors import OmniError
-from omni.evaluate import evaluate
+from omni.evaluation.evaluate import evaluate
+from omni.formats.shards import Sample, SplitIndex, find_splits
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
-from omni.projector import Projector
-from omni.prompt import Template
 from omni.runs import Run
-from omni.shards import Sample, SplitIndex, find_splits
 
 MAX_CONTROL = 400  # utterances of the controls: their intervals need be no narrower
 MAX_CONTROL_DECODES = 100  # an untrained projector's decodes are long, and say little

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analyze.examine import Request, examine
-from analyze.page import RunView, to_html, to_json
-from analyze.sample import Progress, silent
+from analyze.measure.sample import Progress, silent
+from analyze.page.html import RunView, to_html, to_json
 from omni.runs import Run, atomic
 
 

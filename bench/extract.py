@@ -25,8 +25,8 @@ import torch
 from extract.corpora.folder import folder_manifest
 from extract.run import Settings, extract_split
 from omni.audio import load_audio
-from omni.weights import WHEEL_MODEL, WHEEL_PARTS, find_weights, wheel_file
-from omni.whisper import WhisperEncoder, frame_count, load_encoder
+from omni.whisper.encoder import WhisperEncoder, frame_count, load_encoder
+from omni.whisper.weights import WHEEL_MODEL, WHEEL_PARTS, find_weights, wheel_file
 
 # Seconds; mean 12.4, as train-clean-100 has them.
 LENGTHS = (

@@ -22,7 +22,7 @@ import torch
 
 from extract.corpora.folder import folder_manifest
 from extract.run import Settings, extract_split
-from omni.whisper import WhisperEncoder
+from omni.whisper.encoder import WhisperEncoder
 
 SHORTEST, LONGEST = 16_000, 544_000  # samples: the longest takes two windows
 

@@ -8,10 +8,10 @@ import argparse
 
 import torch
 
+from omni.bridge.projector import build_projector
 from omni.nanochat import NanoChat, random_init
 from omni.nanochat.build import cast_matrices
 from omni.nanochat.memory import depth_config, largest_batch, parameter_groups, training_memory
-from omni.projector import build_projector
 
 DEPTHS = (4, 12, 20, 26)
 CARDS = (8, 12, 16, 24, 40, 80)

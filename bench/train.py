@@ -16,13 +16,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from omni.evaluate import token_losses
+from omni.bridge.projector import build_projector
+from omni.bridge.prompt import Batch, choose_template
+from omni.evaluation.evaluate import token_losses
 from omni.nanochat import NanoChat, NanoChatConfig, Tokenizer, load_checkpoint, random_init
-from omni.projector import build_projector
-from omni.prompt import Batch, choose_template
-from omni.whisper import load_encoder
+from omni.whisper.encoder import load_encoder
 from train.data import gather
-from train.plan import BatchRule
+from train.passes import BatchRule
 from train.step import Trainee, make_optimizer, train_step
 from train.stream import Packed, StreamSpec, batches
 

@@ -168,8 +168,8 @@ def check_disk(out: Path) -> Finding:
 
 def check_encoder(name: str) -> Finding:
     """Which weights would be used."""
-    from omni.weights import find_weights
-    from omni.whisper import encoder_hash
+    from omni.whisper.encoder import encoder_hash
+    from omni.whisper.weights import find_weights
 
     try:
         weights = find_weights(name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cli._common import make_parser, run
 
 if TYPE_CHECKING:
-    from omni.whisper_decoder import WhisperDecoder
+    from omni.whisper.decoder import WhisperDecoder
 
 DESCRIPTION = """\
 Score a run on held-out shards: cross-entropy with the right audio, somebody else's, silence, mean
@@ -77,14 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command(args: argparse.Namespace) -> int:
     """Evaluate, print, and write the JSON."""
-    from omni.cascade import add_cascade
+    from omni.bridge.prompt import Template
     from omni.device import pick_device
     from omni.errors import OmniError
-    from omni.evaluate import evaluate
+    from omni.evaluation.cascade import add_cascade
+    from omni.evaluation.evaluate import evaluate
+    from omni.evaluation.verdict import cascade_verdict, verdict
     from omni.nanochat import load_checkpoint
-    from omni.prompt import Template
     from omni.runs import atomic, load_run, newest_run
-    from omni.verdict import cascade_verdict, verdict
     from train.data import HELD_OUT_NAME, find_splits, read_ids, read_split
 
     trained = load_run(args.run) if args.run else newest_run()
@@ -139,7 +139,7 @@ def _load_decoder(
 ) -> "WhisperDecoder | None":
     """Whisper's decoder for these features, or None and a line that says why not."""
     from omni.errors import OmniError
-    from omni.whisper_decoder import load_decoder
+    from omni.whisper.decoder import load_decoder
 
     if args.cascade == "off":
         return None

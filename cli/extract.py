@@ -12,12 +12,12 @@ from extract.corpora.choose import Source, find_manifests
 from extract.corpora.librispeech import compare_with_published
 from extract.plan import SHARD_SIZE
 from omni.errors import OmniError
-from omni.manifest import Manifest, write_manifest
+from omni.formats.manifest import Manifest, write_manifest
 
 if TYPE_CHECKING:  # importing them takes seconds, which --help should not
     from extract.engines import Rank
     from extract.run import Settings
-    from omni.whisper import WhisperEncoder
+    from omni.whisper.encoder import WhisperEncoder
 
 SMALL_SHARD_SIZE = 32  # the embedded corpora: several shards, though they are small
 BATCH_SIZE = {"cpu": 2, "cuda": 64}  # windows; more gains nothing on a CPU
@@ -182,7 +182,7 @@ def extract(args: argparse.Namespace) -> int:
 
 def verify(root: Path) -> int:
     """Name each fault of the shards below `root`; 1 if there is one."""
-    from omni.shard_verify import split_folders, verify_split
+    from omni.formats.shard_verify import split_folders, verify_split
 
     n_faults = 0
     for folder in split_folders(root):
@@ -199,8 +199,8 @@ def extract_manifests(args: argparse.Namespace, manifests: Sequence[Manifest]) -
     from extract.estimate import estimate
     from extract.run import extract_split, summary, summary_json
     from omni.device import pick_device
-    from omni.shard_writer import write_json
-    from omni.whisper import load_encoder
+    from omni.formats.shard_writer import write_json
+    from omni.whisper.encoder import load_encoder
 
     rank = find_rank(args)
     device = pick_device(args.device, rank.local_rank)
@@ -224,8 +224,8 @@ def extract_manifests(args: argparse.Namespace, manifests: Sequence[Manifest]) -
 def make_settings(args: argparse.Namespace, encoder: "WhisperEncoder") -> "Settings":
     """Options and their defaults, which depend on the device and the corpus."""
     from extract.run import Settings
-    from omni.whisper import parse_layers
-    from omni.window import EXACT, make_window
+    from omni.whisper.encoder import parse_layers
+    from omni.whisper.window import EXACT, make_window
 
     window = make_window(args.window, args.margin)
     on_gpu = encoder.device.type == "cuda"

@@ -56,8 +56,8 @@ def _parser() -> argparse.ArgumentParser:
 def _report(args: argparse.Namespace) -> int:
     # Torch and scikit-learn take seconds to import: `--help` does not wait for them.
 
-    from analyze import export
     from analyze.examine import Request
+    from analyze.page import export
     from analyze.report import make_report
     from omni.device import pick_device
     from omni.runs import load_run, newest_run

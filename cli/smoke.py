@@ -39,7 +39,7 @@ def _smoke(args: argparse.Namespace) -> int:
     from omni.audio import load_audio
     from omni.device import pick_device
     from omni.errors import OmniError
-    from omni.whisper import load_encoder
+    from omni.whisper.encoder import load_encoder
     from train.smoke import FALL, smoke
 
     if args.steps < 1:

@@ -12,8 +12,8 @@ import torch
 
 from extract.pipeline import Job, Progress, Stats, extract_shards
 from extract.plan import shards_of_rank
-from omni.shard_writer import is_committed, open_for_writing, write_index
-from omni.whisper import WhisperEncoder
+from omni.formats.shard_writer import is_committed, open_for_writing, write_index
+from omni.whisper.encoder import WhisperEncoder
 
 
 @dataclass(frozen=True)

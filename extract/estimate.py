@@ -7,9 +7,9 @@ import numpy as np
 
 from extract.engines import Rank, missing_shards
 from extract.run import Settings, bytes_needed, make_job
-from omni.manifest import Manifest
-from omni.mel import WINDOW_SAMPLES
-from omni.whisper import WhisperEncoder, chunk_count
+from omni.formats.manifest import Manifest
+from omni.whisper.encoder import WhisperEncoder, chunk_count
+from omni.whisper.mel import WINDOW_SAMPLES
 
 TRIAL_BATCHES = 2
 

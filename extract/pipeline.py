@@ -29,10 +29,9 @@ from extract.allocator import give_back_memory, keep_memory_flat
 from extract.batches import Batches
 from omni.audio import SAMPLE_RATE, load_audio
 from omni.errors import OmniError
-from omni.manifest import Manifest, Utterance
-from omni.mel import MEL_VERSION
-from omni.shard_writer import ShardWriter, SplitSpec
-from omni.whisper import (
+from omni.formats.manifest import Manifest, Utterance
+from omni.formats.shard_writer import ShardWriter, SplitSpec
+from omni.whisper.encoder import (
     TRIM_VERSION,
     Layers,
     WhisperEncoder,
@@ -40,7 +39,8 @@ from omni.whisper import (
     frame_count,
     split_windows,
 )
-from omni.window import EXACT, Window
+from omni.whisper.mel import MEL_VERSION
+from omni.whisper.window import EXACT, Window
 
 _BATCHES_IN_FLIGHT = 4  # encoded, not yet written: bounds memory, hides the disk
 

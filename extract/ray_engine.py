@@ -13,7 +13,7 @@ from typing import Any
 
 from extract.pipeline import Job, Stats, extract_shards
 from omni.errors import OmniError
-from omni.whisper import WhisperEncoder, load_encoder
+from omni.whisper.encoder import WhisperEncoder, load_encoder
 
 TRIES_A_SHARD = 4
 

@@ -15,12 +15,12 @@ from extract.pipeline import Job, Stats, feature_config
 from extract.plan import make_plan
 from extract.progress import ProgressLine, stage_shares
 from omni.errors import OmniError
-from omni.manifest import Manifest
-from omni.shard_verify import verify_shard
-from omni.shard_writer import SplitSpec, StoredDtype, clear_split, write_index
-from omni.shards import shard_name
-from omni.whisper import Layers, WhisperEncoder, frame_count
-from omni.window import EXACT, Window
+from omni.formats.manifest import Manifest
+from omni.formats.shard_verify import verify_shard
+from omni.formats.shard_writer import SplitSpec, StoredDtype, clear_split, write_index
+from omni.formats.shards import shard_name
+from omni.whisper.encoder import Layers, WhisperEncoder, frame_count
+from omni.whisper.window import EXACT, Window
 
 ROW_OVERHEAD_BYTES = 4096  # tar headers, JSON and padding of an utterance, rounded up
 

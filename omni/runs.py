@@ -24,9 +24,9 @@ from typing import Any, BinaryIO
 import safetensors.torch
 import torch
 
+from omni.bridge.projector import Projector, build_projector
 from omni.errors import OmniError
 from omni.nanochat.model import NanoChat
-from omni.projector import Projector, build_projector
 
 SCHEMA = 1
 WHICH = ("best", "last", "init")

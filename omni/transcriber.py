@@ -11,16 +11,16 @@ import numpy as np
 import torch
 
 from omni.audio import SAMPLE_RATE
+from omni.bridge.projector import Projector
+from omni.bridge.prompt import Batch, Template, build_batch
 from omni.errors import OmniError
-from omni.evaluate import FRAMES_PER_SECOND, TOKENS_PER_SECOND, project
-from omni.mel import MEL_VERSION
+from omni.evaluation.evaluate import FRAMES_PER_SECOND, TOKENS_PER_SECOND, project
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
 from omni.nanochat.generate import generate
-from omni.projector import Projector
-from omni.prompt import Batch, Template, build_batch
 from omni.runs import Run
-from omni.whisper import TRIM_VERSION, Layers, WhisperEncoder, load_encoder
-from omni.window import EXACT, Window, window_from_config
+from omni.whisper.encoder import TRIM_VERSION, Layers, WhisperEncoder, load_encoder
+from omni.whisper.mel import MEL_VERSION
+from omni.whisper.window import EXACT, Window, window_from_config
 
 CHUNK_SECONDS = 30.0  # Whisper's window, and about the longest utterance of LibriSpeech
 SEARCH_SECONDS = 5.0  # how far before a chunk's end a pause is looked for

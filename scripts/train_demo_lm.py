@@ -34,10 +34,10 @@ import torch.nn.functional as F
 from public_text import bible_verses, normalise, novel_paragraphs, sentences
 from torch import Tensor
 
+from omni.bridge.prompt import DEFAULT_PROMPT
 from omni.nanochat import NanoChat, NanoChatConfig, load_checkpoint, random_init
 from omni.nanochat.build import config_dict
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
-from omni.prompt import DEFAULT_PROMPT
 
 VOCAB = 2048  # of the embedded LM
 CONFIG = NanoChatConfig(512, VOCAB, 4, 2, 2, 128, "SSSL")

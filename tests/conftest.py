@@ -1,7 +1,6 @@
 """Fixtures every test file may use; no test here or below touches the network."""
 
 import os
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -11,6 +10,3 @@ import torch
 
 # pytest-xdist runs one process a core; more threads would only wait for each other.
 torch.set_num_threads(1)
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"  # reference data beside the checkout; tests skip without it

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from omni.bridge.projector import Soft
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
-from omni.projector import Soft
 
 BLANK_COSINE = 0.5
 SCALE = 2.0

@@ -12,13 +12,13 @@ from typing import Any
 
 import braceexpand
 
-from omni import shards as shard_files
 from omni.errors import OmniError
-from omni.evaluate import FRAMES_PER_SECOND
-from omni.files import locate
-from omni.manifest import is_noise
-from omni.shards import Sample, SplitIndex
-from train.plan import Shard
+from omni.evaluation.evaluate import FRAMES_PER_SECOND
+from omni.formats import shards as shard_files
+from omni.formats.files import locate
+from omni.formats.manifest import is_noise
+from omni.formats.shards import Sample, SplitIndex
+from train.passes import Shard
 
 FEWEST_STEPS, MOST_STEPS = 100, 8000
 HELD_OUT = 0.01  # share of speakers that evaluate where no split does
@@ -205,7 +205,7 @@ def find_splits(root: str) -> list[SplitIndex]:
     """Split folders at or below one root: a folder or URL, a glob, or a brace list of either.
 
     Raises:
-        OmniError: see `omni.shards.find_splits`.
+        OmniError: see `omni.formats.shards.find_splits`.
     """
     folders: list[Path] = []
     for pattern in braceexpand.braceexpand(root):

@@ -21,18 +21,18 @@ import torch
 import torch.distributed as dist
 
 from omni import runs
+from omni.bridge.projector import build_projector
+from omni.bridge.prompt import choose_template
 from omni.device import pick_device
 from omni.errors import OmniError
-from omni.evaluate import evaluate
+from omni.evaluation.evaluate import evaluate
+from omni.evaluation.verdict import verdict
 from omni.nanochat import load_checkpoint
 from omni.nanochat.discovery import DEMO
-from omni.projector import build_projector
-from omni.prompt import choose_template
-from omni.verdict import verdict
 from train.augment import Augmentation
 from train.data import TrainingData, gather
 from train.options import TrainOptions
-from train.plan import BatchRule
+from train.passes import BatchRule
 from train.step import StepFigures, Trainee, learning_rate, make_optimizer, train_step
 from train.stream import START, Packed, Position, StreamSpec, batches
 from train.track import Tracker
@@ -50,7 +50,7 @@ def train(
         command: what the user typed, for the provenance.
 
     Returns:
-        The last evaluation: figures by split, as `omni.evaluate.evaluate` gives them.
+        The last evaluation: figures by split, as `omni.evaluation.evaluate.evaluate` gives them.
 
     Raises:
         OmniError: bad input; a run already there; options other than the resumed run's; a loss

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from omni.bridge.projector import Projector, build_projector
+from omni.bridge.prompt import Template, build_batch, choose_template
 from omni.nanochat import NanoChat, NanoChatConfig, random_init
 from omni.nanochat.tokenizer import ByteTokenizer
-from omni.projector import Projector, build_projector
-from omni.prompt import Template, build_batch, choose_template
 
 FALL = 0.5  # nats a token that the loss must fall by
 DEPTH = 6

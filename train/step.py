@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from omni.bridge.projector import Projector
+from omni.bridge.prompt import Template, build_batch
 from omni.errors import OmniError
-from omni.evaluate import token_losses
+from omni.evaluation.evaluate import token_losses
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
-from omni.projector import Projector
-from omni.prompt import Template, build_batch
 from train.ctc import ctc_loss
 from train.stream import Packed
 

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from omni import shards as shard_files
 from omni.errors import OmniError
-from omni.evaluate import derangement, pad_features
-from omni.shards import Sample
-from train.plan import BatchRule, Shard, plan_pass
+from omni.evaluation.evaluate import derangement, pad_features
+from omni.formats import shards as shard_files
+from omni.formats.shards import Sample
+from train.passes import BatchRule, Shard, plan_pass
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Id = tuple[int, int]  # (shard, place in it)

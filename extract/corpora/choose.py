@@ -11,7 +11,7 @@ from extract.corpora.librispeech import PUBLISHED, canonical_split, librispeech_
 from extract.corpora.noise import NOISE_SPLITS, noise_manifest
 from extract.corpora.smoke import smoke_manifest
 from omni.errors import OmniError
-from omni.manifest import Manifest, read_manifest
+from omni.formats.manifest import Manifest, read_manifest
 
 
 @dataclass(frozen=True)

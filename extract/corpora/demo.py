@@ -6,7 +6,7 @@ Must not know about encoders or shards.
 from pathlib import Path
 
 from extract.corpora.librispeech import librispeech_manifest
-from omni.manifest import Manifest
+from omni.formats.manifest import Manifest
 
 DEMO_ROOT = Path(__file__).resolve().parents[2] / "manifests" / "demo"
 DEMO_SPLITS = ("demo-train", "demo-heldout", "demo-heldout-voice")

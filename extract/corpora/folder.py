@@ -10,7 +10,7 @@ from typing import Any
 
 from omni.audio import audio_info
 from omni.errors import OmniError
-from omni.manifest import Manifest, Utterance, make_manifest, normalize_text
+from omni.formats.manifest import Manifest, Utterance, make_manifest, normalize_text
 
 SUFFIXES = frozenset((".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf"))
 # Names in use for the columns of a table of transcripts, the first that is there counts.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omni.audio import audio_info
 from omni.errors import OmniError
-from omni.manifest import Manifest, Utterance, make_manifest, normalize_text
+from omni.formats.manifest import Manifest, Utterance, make_manifest, normalize_text
 
 AUDIO_SUFFIXES = (".flac", ".opus", ".wav")
 

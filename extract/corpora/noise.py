@@ -13,8 +13,8 @@ import numpy as np
 
 from omni.audio import SAMPLE_RATE
 from omni.errors import OmniError
-from omni.files import write_whole
-from omni.manifest import Manifest, Utterance, make_manifest
+from omni.formats.files import write_whole
+from omni.formats.manifest import Manifest, Utterance, make_manifest
 
 NOISE_SPLITS = {"noise-train": 96, "noise-heldout": 42}  # clips
 SHORTEST, LONGEST = 1.0, 8.0  # seconds

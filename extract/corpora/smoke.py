@@ -10,7 +10,7 @@ import numpy as np
 
 from omni.audio import SAMPLE_RATE
 from omni.errors import OmniError
-from omni.manifest import Manifest, Utterance, make_manifest, normalize_text
+from omni.formats.manifest import Manifest, Utterance, make_manifest, normalize_text
 
 SMOKE_FOLDER = Path(__file__).resolve().parents[2] / "manifests" / "audio_smoke"
 

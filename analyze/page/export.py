@@ -1,0 +1,128 @@
+"""The report elsewhere: PNG files for a paper, TSV for TensorBoard's projector, the run's wandb page.
+
+Takes what `examine` made; measures and draws nothing anew.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analyze.page.html import RunView
+from omni.errors import OmniError
+from omni.runs import Run
+
+PROJECTOR_CONFIG = """\
+embeddings {
+  tensor_path: "vectors.tsv"
+  metadata_path: "metadata.tsv"
+}
+"""
+
+
+def write_png(folder: str | Path, views: Sequence[RunView]) -> list[Path]:
+    """Each picture as `<run>-<picture>.png` (`<picture>.png` for a single run), 200 dots an inch."""
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    written = []
+    for view in views:
+        for figure in view.figures:
+            name = figure.key if len(views) == 1 else f"{view.name}-{figure.key}"
+            path = root / f"{name}.png"
+            path.write_bytes(figure.png())
+            written.append(path)
+    return written
+
+
+def write_projector(folder: str | Path, views: Sequence[RunView]) -> list[Path]:
+    """The points of the joint PCA at full width, for TensorBoard's projector or its web page.
+
+    `vectors.tsv`: one row a point, the LM's normed input row. `metadata.tsv`: run, kind ("text",
+    "soft token before", "soft token after"), token, utterance, speaker, place in the transcript or
+    seconds. `projector_config.pbtxt`: what TensorBoard looks for.
+    """
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    kinds = {"text": "text", "before": "soft token before", "after": "soft token after"}
+    heads = ("run", "kind", "token", "utterance", "speaker", "at")
+    lines, vectors = ["\t".join(heads)], []
+    for view in views:
+        for name, kind in kinds.items():
+            points = view.sets[name]
+            vectors.append(view.vectors[name])
+            for u, t, token in zip(points.utterance, points.time, points.token, strict=True):
+                said = view.utterances[u]
+                at = str(int(t)) if points.kind == "text" else f"{t / 100:.2f}"
+                cells = (view.name, kind, view.tokens[token], said["id"], said["speaker"], at)
+                lines.append("\t".join(_cell(cell) for cell in cells))
+    paths = [root / name for name in ("vectors.tsv", "metadata.tsv", "projector_config.pbtxt")]
+    np.savetxt(paths[0], np.concatenate(vectors), fmt="%.5g", delimiter="\t")
+    paths[1].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    paths[2].write_text(PROJECTOR_CONFIG)
+    return paths
+
+
+def log_wandb(views: Sequence[RunView], runs: Sequence[Run], project: str, mode: str) -> None:
+    """The numbers and pictures of each run to its own wandb page, the trainer's.
+
+    The page is found by the trainer's rule: the id is the run folder's name. Offline, wandb keeps
+    everything in the run folder until `wandb sync --append`.
+
+    Args:
+        mode: "online", "offline" or "disabled".
+
+    Raises:
+        OmniError: wandb could not start.
+    """
+    if mode == "disabled":
+        return
+    import wandb  # seconds: only if it is used
+
+    for view, run in zip(views, runs, strict=True):
+        try:
+            page = wandb.init(
+                project=project,
+                name=run.path.name,
+                id=run.path.name,
+                resume="allow" if mode == "online" else None,
+                dir=str(run.path),
+                mode=mode,  # type: ignore[arg-type]
+                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            )
+        except wandb.Error as error:
+            raise OmniError(f"wandb did not start ({error})", mend="use --wandb offline") from error
+        head: list[str | int] = [
+            "number",
+            "trained",
+            "low",
+            "high",
+            "untrained",
+            "shuffled pairs",
+            "chance",
+        ]
+        rows: list[list[Any]] = [
+            [
+                n.name, n.trained.value, n.trained.low, n.trained.high,
+                n.untrained.value if n.untrained else None,
+                n.shuffled.value if n.shuffled else None, n.chance,
+            ]
+            for n in view.numbers
+        ]  # fmt: skip
+        with tempfile.TemporaryDirectory() as scratch:
+            logged: dict[str, Any] = {"report/numbers": wandb.Table(columns=head, data=rows)}
+            for figure in view.figures:
+                path = Path(scratch) / f"{figure.key}.png"
+                path.write_bytes(figure.png())
+                logged[f"report/{figure.key}"] = wandb.Image(str(path), caption=figure.title)
+            page.log(logged)
+            page.summary["report/verdict"] = view.verdict.headline
+            page.summary.update({f"report/{n.key}": n.trained.value for n in view.numbers})
+            page.finish()
+
+
+def _cell(text: str) -> str:
+    """A TSV cell: whatever could end a cell or a line is written as an escape; never empty."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown or "(empty)"

@@ -1,0 +1,300 @@
+"""Writing shards so that a kill at any moment leaves whole ones or none.
+
+The tar goes to a temporary file, hashed on its way, is synced and renamed; then the sidecar, renamed
+likewise, commits it: a tar without a sidecar does not exist. The index comes last, when every shard
+of the plan is there. Must not know how features are made.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from omni.errors import OmniError
+from omni.formats.files import temporary_path, write_whole
+from omni.formats.shards import (
+    FAILURES_NAME,
+    INDEX_NAME,
+    SHARD_SCHEMA,
+    escape_key,
+    fingerprint,
+    read_sidecar,
+    sample_crc,
+    shard_name,
+)
+
+StoredDtype = Literal["float16", "int8"]
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """What every shard of a split has in common."""
+
+    folder: Path
+    split: str
+    role: str
+    config: dict[str, Any]  # what the fingerprint is taken over
+    shard_size: int
+
+    @property
+    def dtype(self) -> StoredDtype:
+        """How features are stored."""
+        return self.config["dtype"]
+
+
+class ShardWriter:
+    """One shard; a context manager that leaves no trace unless `commit` was reached."""
+
+    def __init__(self, spec: SplitSpec, shard: int, planned_ids: Sequence[str]) -> None:
+        import webdataset
+
+        self._spec, self._shard = spec, shard
+        self.name = shard_name(spec.split, shard)
+        self.path = spec.folder / f"{self.name}.tar"
+        self._plan = plan_hash(planned_ids)
+        self._metas: list[dict[str, Any]] = []
+        self._crcs: list[int] = []
+        self._failures: list[dict[str, str]] = []
+        spec.folder.mkdir(parents=True, exist_ok=True)
+        for stale in spec.folder.glob(f".{self.name}.*.tmp"):
+            stale.unlink(missing_ok=True)
+        # Unique: a lost worker that is still alive can't write into its successor's file.
+        self._temporary = temporary_path(spec.folder, self.name)
+        self._file = self._temporary.open("wb")
+        self._hashing = _HashingWriter(self._file)
+        # PAX differs from the default only where a key is longer than USTAR's 100 bytes.
+        self._tar = webdataset.TarWriter(self._hashing, mtime=0, encoder=False, format="PAX_FORMAT")
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._hashing.give_up()
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def add(self, meta: dict[str, Any], features: np.ndarray) -> None:
+        """Append an utterance.
+
+        Args:
+            meta: the fields of `shards/README.md`, JSON scalars, none null.
+            features: floating ([L,] T, d), finite.
+
+        Raises:
+            OmniError: features that are not finite, or whose T is not the meta's `n_frames`.
+        """
+        if features.shape[-2] != meta["n_frames"]:
+            raise OmniError(f"{features.shape[-2]} frames for {meta['n_frames']}", meta["id"])
+        members = encode_features(features, self._spec.dtype, meta["id"])
+        members["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
+        self._tar.write({"__key__": escape_key(meta["id"]), **members})
+        self._metas.append(meta)
+        self._crcs.append(sample_crc(members))
+
+    def fail(self, utterance_id: str, reason: str) -> None:
+        """Record an utterance that can't be extracted."""
+        self._failures.append({"id": utterance_id, "reason": reason})
+
+    def commit(self, environment: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+        """Sync, rename, write the sidecar; returns the sidecar.
+
+        Args:
+            environment: versions, device, batch, threads: what the bytes may depend on besides.
+            seconds: wall time of the stages.
+        """
+        self._tar.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        sidecar = {
+            "schema": SHARD_SCHEMA,
+            "split": self._spec.split,
+            "role": self._spec.role,
+            "shard": self._shard,
+            "n": len(self._metas),
+            "first": self._metas[0]["id"] if self._metas else "",
+            "last": self._metas[-1]["id"] if self._metas else "",
+            "bytes": self._hashing.n,
+            "sha256": self._hashing.sha256.hexdigest(),
+            "fingerprint": fingerprint(self._spec.config),
+            "config": self._spec.config,
+            "shard_size": self._spec.shard_size,
+            "plan": self._plan,
+            "n_samples": sum(meta["n_samples"] for meta in self._metas),
+            "n_frames": [meta["n_frames"] for meta in self._metas],
+            "n_text": [len(meta["text_norm"]) for meta in self._metas],
+            "crc32": self._crcs,
+            "failures": sorted(self._failures, key=lambda failure: failure["id"]),
+            "environment": environment,
+            "seconds": {key: round(value, 3) for key, value in seconds.items()},
+        }
+        # An old sidecar must not vouch for the new tar, not even for the moment between renames.
+        self.path.with_suffix(".json").unlink(missing_ok=True)
+        self._temporary.replace(self.path)
+        write_json(self.path.with_suffix(".json"), sidecar)
+        return sidecar
+
+
+def encode_features(features: np.ndarray, dtype: StoredDtype, where: str = "") -> dict[str, bytes]:
+    """Members `npy`, and `scale.npy` for int8: a scale for each channel (and layer).
+
+    Whisper has a few massive channels (16 against a median of 3.5), which forbid one scale for all.
+
+    Raises:
+        OmniError: features that are not finite, or overflow float16.
+    """
+    if dtype == "int8":
+        values = features.astype(np.float32)
+        scale = np.abs(values).max(axis=-2, keepdims=values.ndim == 3) / 127  # (d,) or (L, 1, d)
+        scale = np.where(scale == 0, 1, scale).astype(np.float32)
+        stored = np.rint(values / scale)
+    else:
+        with np.errstate(over="ignore"):  # found just below
+            stored = features.astype(np.float16)
+    if not np.isfinite(stored).all():
+        raise OmniError("features are not finite", where)
+    if dtype == "int8":
+        return {"npy": _npy(stored.astype(np.int8)), "scale.npy": _npy(scale)}
+    return {"npy": _npy(stored)}
+
+
+def is_committed(spec: SplitSpec, shard: int, planned_ids: Sequence[str]) -> bool:
+    """True if the shard is there, whole, of this configuration and these utterances.
+
+    Raises:
+        OmniError: it was made with another configuration; the difference is spelled out.
+    """
+    path = spec.folder / f"{shard_name(spec.split, shard)}.tar"
+    if not path.with_suffix(".json").is_file() or not path.is_file():
+        return False
+    try:
+        sidecar = read_sidecar(path)
+    except OmniError:
+        return False  # an unreadable sidecar commits nothing: the shard is written anew
+    if sidecar["fingerprint"] != fingerprint(spec.config):
+        raise OmniError(
+            f"the shards there were made otherwise: {_difference(sidecar['config'], spec.config)}",
+            str(spec.folder),
+            "choose another --out, or --overwrite to replace them",
+        )
+    if sidecar["shard_size"] != spec.shard_size:
+        raise OmniError(
+            f"the shards there hold {sidecar['shard_size']} utterances, not {spec.shard_size}",
+            str(spec.folder),
+            f"give --shard-size {sidecar['shard_size']}, or --overwrite to replace them",
+        )
+    return sidecar["plan"] == plan_hash(planned_ids) and sidecar["bytes"] == path.stat().st_size
+
+
+def write_index(spec: SplitSpec, n_shards: int) -> dict[str, Any] | None:
+    """Write `index.json` and `failures.jsonl` if every shard is committed, else do nothing.
+
+    Both are the same whoever writes them, so ranks that end together do no harm.
+
+    Returns:
+        The index, or None if shards are missing.
+    """
+    sidecars = []
+    for shard in range(n_shards):
+        path = spec.folder / f"{shard_name(spec.split, shard)}.tar"
+        if not path.with_suffix(".json").is_file():
+            return None
+        sidecars.append(read_sidecar(path))
+    index = {
+        "schema": SHARD_SCHEMA,
+        "split": spec.split,
+        "role": spec.role,
+        "fingerprint": fingerprint(spec.config),
+        "fingerprint_config": spec.config,
+        "shard_size": spec.shard_size,
+        "n": sum(sidecar["n"] for sidecar in sidecars),
+        "n_samples": sum(sidecar["n_samples"] for sidecar in sidecars),
+        "n_failures": sum(len(sidecar["failures"]) for sidecar in sidecars),
+        "shards": [
+            {
+                "name": shard_name(spec.split, sidecar["shard"]),
+                **{key: sidecar[key] for key in ("n", "bytes", "sha256", "n_frames", "n_text")},
+            }
+            for sidecar in sidecars
+        ],
+    }
+    lines = [json.dumps(failure, sort_keys=True) for s in sidecars for failure in s["failures"]]
+    write_whole(spec.folder / FAILURES_NAME, "".join(line + "\n" for line in lines).encode())
+    write_json(spec.folder / INDEX_NAME, index)
+    return index
+
+
+def open_for_writing(spec: SplitSpec, n_shards: int) -> None:
+    """Take the index away while shards change.
+
+    Raises:
+        OmniError: the folder holds more shards than the plan; they would be neither kept nor told.
+    """
+    beyond = spec.folder / f"{shard_name(spec.split, n_shards)}.json"
+    if beyond.is_file():
+        raise OmniError(
+            f"more shards there than the {n_shards} of this run",
+            str(spec.folder),
+            "a smaller --limit or another corpus: choose another --out, or --overwrite",
+        )
+    (spec.folder / INDEX_NAME).unlink(missing_ok=True)
+
+
+def clear_split(folder: Path) -> None:
+    """Remove every file that extraction writes into a split's folder, commit marks first."""
+    for pattern in (INDEX_NAME, "*-[0-9]*.json", "*-[0-9]*.tar", ".*.tmp", FAILURES_NAME):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def plan_hash(planned_ids: Sequence[str]) -> str:
+    """Which utterances a shard was planned to hold, whether or not they could be extracted."""
+    return hashlib.sha256("\n".join(planned_ids).encode()).hexdigest()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON, whole or not at all, on the disk when this returns."""
+    write_whole(path, (json.dumps(content, sort_keys=True) + "\n").encode())
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return ", ".join(f"{key} {old.get(key)} there, {new.get(key)} now" for key in keys)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+class _HashingWriter:
+    """A file that hashes and counts what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.n = 0
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """Nothing more is wanted: the destructor of an unfinished tar still writes its end."""
+        self._given_up = True
+
+    def write(self, data: bytes) -> int:
+        if self._given_up:
+            return len(data)
+        self.sha256.update(data)
+        self.n += len(data)
+        return self._file.write(data)

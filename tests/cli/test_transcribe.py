@@ -1,0 +1,241 @@
+"""omni-transcribe: the same rows and token ids as in training, any audio, one line per fault."""
+
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speech_kit import noise_tree, tiny_encoder
+from training_kit import save_lm, tiny_lm
+
+from cli.extract import main as extract
+from cli.transcribe import main as transcribe
+from omni import runs
+from omni.audio import load_audio
+from omni.bridge.projector import build_projector
+from omni.bridge.prompt import build_batch, choose_template
+from omni.errors import OmniError
+from omni.evaluation.evaluate import project
+from omni.formats import shards
+from omni.transcriber import Transcriber, cut_at_pauses, load_transcriber
+from omni.whisper.window import Window
+
+
+class World(NamedTuple):
+    """A run, its features and its audio."""
+
+    run: Path
+    encoder: Path
+    split: shards.SplitIndex
+    audio: list[Path]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Extracted shards, a run with a random projector on a random LM: what training leaves."""
+    root = tmp_path_factory.mktemp("world")
+    encoder = tiny_encoder(root / "encoder")
+    noise_tree(root / "corpus", 4, seconds=0.7)
+    code = extract(
+        [
+            *("--split", "dev-clean", "--root", str(root / "corpus"), "--encoder", str(encoder)),
+            *("--out", str(root / "shards"), "--manifests", str(root / "m"), "--device", "cpu"),
+        ]
+    )
+    assert code == 0
+    split = shards.find_splits(root / "shards")[0]
+    lm = tiny_lm()
+    lm.lm_head.weight.data[128:] = 0  # it writes ASCII, so that its text encodes to its ids again
+    save_lm(root / "lm", lm)
+    torch.manual_seed(5)
+    projector = build_projector(
+        d_in=16, n_embd=64, n_ve=lm.n_ve, kv_dim=lm.kv_dim, hidden=32, audio_ve="learned"
+    )
+    assert projector.ve_head is not None
+    torch.nn.init.normal_(projector.ve_head.weight)  # as after training: no longer zero
+    template = choose_template({"kind": "sft"})
+    config = {
+        "projector": projector.config,
+        "template": {"kind": template.kind, "prompt": template.prompt},
+        "lm": str(root / "lm" / "model_000001.pt"),
+    }
+    provenance = {
+        "lm_hash": lm.fingerprint(),
+        "fingerprint": split.fingerprint,
+        "fingerprint_config": split.fingerprint_config,
+    }
+    run = runs.create_run(root / "runs" / "r", config, provenance)
+    runs.save_projector(run.path, "best", projector)
+    runs.save_projector(run.path, "last", projector)
+    return World(run.path, encoder, split, sorted((root / "corpus").rglob("*.flac")))
+
+
+def transcriber(world: World) -> Transcriber:
+    return load_transcriber(runs.load_run(world.run), encoder=str(world.encoder))
+
+
+def listen(world: World, *args: object) -> list[str]:
+    return [*map(str, args), "--run", str(world.run), "--encoder", str(world.encoder)]
+
+
+def test_rows_and_token_ids_equal_those_of_training(world: World) -> None:
+    heard = transcriber(world)
+    samples = {s.meta["id"]: s for s in shards.read([e.path for e in world.split.shards])}
+    waves = [load_audio(path) for path in world.audio]
+    stored = [samples[path.stem].features for path in world.audio]
+    for ours, theirs in zip(heard.features(waves), stored, strict=True):
+        np.testing.assert_array_equal(ours, theirs)  # bit for bit what the shard holds
+    texts = heard(waves, max_new=12)
+    assert sum(len(text.ids) for text in texts) > 20
+    for text, features in zip(texts, stored, strict=True):
+        # The training row whose transcript is what was heard, laid out by the trainer's own call.
+        soft = project(heard.projector, [features], "cpu")
+        answer = heard.tok.decode(text.ids)
+        assert heard.tok.encode(answer) == text.ids
+        row = build_batch(heard.lm, heard.tok, soft, [answer], heard.template)
+        prefix = heard.batch([features])
+        n = prefix.rows.shape[1]
+        assert torch.equal(row.rows[:, :n], prefix.rows)
+        assert prefix.ve_rows is not None
+        assert row.ve_rows is not None
+        assert torch.equal(row.ve_rows[:, :n], prefix.ve_rows)
+        logits = heard.lm.forward_embeds(row.rows, row.ve_rows, positions=row.positions)
+        targets = row.targets[row.positions].tolist()
+        assert targets == [*text.ids, heard.template.end(heard.tok)]
+        assert logits.argmax(-1).tolist()[: len(text.ids)] == text.ids
+
+
+def test_the_command_prints_a_line_a_file_and_json(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = world.audio[:2]
+    assert transcribe(listen(world, *files, "--json", "--max-new", 9)) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["file"] for line in lines] == [str(f) for f in files]
+    assert all(len(line["ids"]) <= 9 and line["chunks"] == 1 for line in lines)
+    assert lines[0]["n_soft"] == 9  # 35 frames, 4 to a soft token
+    assert lines[0]["seconds"] == pytest.approx(0.7)
+    assert transcribe(listen(world, files[0], "--max-new", 9)) == 0
+    assert capsys.readouterr().out.rstrip("\n") == lines[0]["text"]
+
+
+def test_stdin_stereo_and_any_rate(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wave = load_audio(world.audio[0])
+    blob = io.BytesIO()
+    stereo = np.repeat(np.stack([wave, wave], 1), 3, axis=0)  # 48 kHz
+    soundfile.write(blob, stereo, 48_000, format="WAV", subtype="FLOAT")
+
+    class Stdin:
+        buffer = io.BytesIO(blob.getvalue())
+
+    monkeypatch.setattr("sys.stdin", Stdin())
+    assert transcribe(listen(world, "-", "--json")) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["file"] == "-"
+    assert line["seconds"] == pytest.approx(0.7, abs=0.01)
+
+
+def test_long_audio_goes_in_chunks(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(1)
+    wave = 0.1 * rng.standard_normal(16_000 * 3).astype(np.float32)
+    file = tmp_path / "long.wav"
+    soundfile.write(file, wave, 16_000)
+    assert transcribe(listen(world, file, "--json", "--chunk-seconds", 1, "--max-new", 5)) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["chunks"] >= 3
+    assert line["n_soft"] >= 3 * 16_000 // 320 // 4
+    assert len(line["ids"]) <= 5 * line["chunks"]
+
+
+def test_pieces_are_no_longer_than_the_runs_longest_utterance(world: World) -> None:
+    run = runs.load_run(world.run)
+    assert transcriber(world).chunk_seconds == 30
+    short = runs.Run(run.path, run.config, {**run.provenance, "longest_seconds": 0.5})
+    heard = load_transcriber(short, encoder=str(world.encoder))
+    wave = np.ones(16_000, np.float32)
+    assert heard([wave], max_new=2)[0].chunks >= 2
+    assert heard([wave], chunk_seconds=2, max_new=2)[0].chunks == 1
+
+
+def test_cuts_lie_in_pauses_and_lose_nothing() -> None:
+    rng = np.random.default_rng(2)
+    wave = rng.standard_normal(16_000 * 70).astype(np.float32)
+    pauses = [27, 55]
+    for second in pauses:
+        wave[second * 16_000 : second * 16_000 + 8_000] = 0
+    pieces = cut_at_pauses(wave)
+    np.testing.assert_array_equal(np.concatenate(pieces), wave)
+    assert max(len(piece) for piece in pieces) <= 30 * 16_000
+    cuts = np.cumsum([len(piece) for piece in pieces])[:-1] / 16_000
+    assert len(cuts) == 2
+    assert all(second < cut < second + 0.5 for second, cut in zip(pauses, cuts, strict=True))
+    assert [len(p) for p in cut_at_pauses(wave[: 30 * 16_000])] == [30 * 16_000]
+
+
+def test_models_of_another_run_are_refused(world: World, tmp_path: Path) -> None:
+    run = runs.load_run(world.run)
+    other = tiny_encoder(tmp_path / "other", seed=1)
+    with pytest.raises(OmniError, match=r"encoder has hash .* the run's features came from"):
+        load_transcriber(run, encoder=str(other))
+    save_lm(tmp_path / "lm", tiny_lm(seed=9))
+    with pytest.raises(OmniError, match=r"LM has hash .* the run was trained with"):
+        load_transcriber(run, lm=str(tmp_path / "lm"), encoder=str(world.encoder))
+    old = {**run.provenance["fingerprint_config"], "mel": 0}
+    changed = runs.Run(run.path, run.config, {**run.provenance, "fingerprint_config": old})
+    with pytest.raises(OmniError, match="features have mel 0"):
+        load_transcriber(changed, encoder=str(world.encoder))
+
+
+def test_the_window_is_that_of_the_runs_features(world: World) -> None:
+    run = runs.load_run(world.run)
+
+    def with_window(config: object) -> Transcriber:
+        features = {**run.provenance["fingerprint_config"], "window": config}
+        provenance = {**run.provenance, "fingerprint_config": features}
+        changed = runs.Run(run.path, run.config, provenance)
+        return load_transcriber(changed, encoder=str(world.encoder))
+
+    wave = load_audio(world.audio[0])
+    exact, fitted = transcriber(world), with_window({"fit": 1.0, "step": 1.0})
+    assert fitted.window == Window(1.0)
+    (ours,) = fitted.features([wave])
+    (expected,) = exact.encoder.encode([wave], window=Window(1.0))
+    np.testing.assert_array_equal(ours, expected.half().numpy())
+    assert np.abs(ours - exact.features([wave])[0]).max() > 0.01
+    with pytest.raises(OmniError, match="window '20', which this program does not make"):
+        with_window("20")
+
+
+def test_bad_audio_gives_one_line_and_the_rest_goes_on(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, text, hollow = tmp_path / "a.wav", tmp_path / "b.wav", tmp_path / "c.wav"
+    empty.touch()
+    text.write_text("this is no audio")
+    soundfile.write(hollow, np.zeros(0, np.float32), 16_000)
+    for bad in (empty, text, hollow, tmp_path / "missing.wav"):
+        assert transcribe(listen(world, bad)) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.count("\n") == 1
+        assert said.err.startswith("error: ")
+        assert bad.name in said.err
+    assert transcribe(listen(world, empty, world.audio[0], "--json")) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert "0 bytes" in lines[0]["error"]
+    assert "text" in lines[1]
+
+
+def test_no_run_is_told_in_one_line(
+    tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert transcribe([str(world.audio[0]), "--runs", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("error: no training run found")

@@ -1,0 +1,84 @@
+"""Ray writes what one process writes, with an actor killed in the middle.
+
+.venv/bin/python -m pytest -m slow tests/extract/test_ray.py
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from extract_kit import command, deterministic_bytes
+from kill_kit import died
+from places import KITS
+from speech_kit import noise_tree, tiny_encoder
+
+from cli.extract import main
+from extract import ray_engine
+from omni.errors import OmniError
+
+RAY = ("--engine", "ray", "--ray-workers", "2")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray = pytest.importorskip("ray")
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+        _system_config={"worker_niceness": 0},  # by default 15, which starves beside other tests
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_ray_workers_one_killed_write_the_same_bytes(
+    cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = noise_tree(tmp_path, 40, seconds=2.0)
+    encoder = tiny_encoder(tmp_path / "tiny")
+    whole, shared, marker = tmp_path / "whole", tmp_path / "shared", tmp_path / "killed"
+    assert main(command(corpus, encoder, whole)) == 0
+    worker, tests = ray_engine._Worker, str(KITS)
+
+    class Mortal(worker):  # the actor as it is, in a process that one SIGKILL ends
+        def __init__(self, *args: object) -> None:
+            sys.path.insert(0, tests)
+            from kill_kit import die_in_mid_shard
+
+            die_in_mid_shard(marker)
+            super().__init__(*args)
+
+    monkeypatch.setattr(ray_engine, "_Worker", Mortal)
+    assert main(command(corpus, encoder, shared, *RAY)) == 0
+    assert died(marker).startswith(".dev-clean-0000")
+    assert deterministic_bytes(shared / "dev-clean") == deterministic_bytes(whole / "dev-clean")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ray_workers_fit_windows_as_one_process_does(cluster, tmp_path: Path) -> None:
+    corpus = noise_tree(tmp_path, 9, seconds=3.0)
+    encoder = tiny_encoder(tmp_path / "tiny")
+    one, exact, shared = (tmp_path / name for name in ("one", "exact", "shared"))
+    fit = ("--window", "fit", "--margin", "1")
+    assert main(command(corpus, encoder, exact)) == 0
+    assert main(command(corpus, encoder, one, *fit)) == 0
+    assert main(command(corpus, encoder, shared, *fit, *RAY)) == 0
+    fitted = deterministic_bytes(shared / "dev-clean")
+    assert fitted == deterministic_bytes(one / "dev-clean")
+    assert (
+        fitted["dev-clean-000000.tar"]
+        != deterministic_bytes(exact / "dev-clean")["dev-clean-000000.tar"]
+    )
+
+
+def test_ray_that_is_missing_is_told(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(OmniError, match=r"\.\[ray\]"):
+        ray_engine.connect()
