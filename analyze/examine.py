@@ -26,7 +26,8 @@ from omni.bridge.projector import Projector
 from omni.bridge.prompt import Template
 from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
-from omni.formats.shards import Sample, SplitIndex, find_splits
+from omni.formats.shards import Sample
+from omni.formats.splits import SplitIndex, find_splits
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
 from omni.runs import Run
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from analyze.examine import Request, examine
 from analyze.measure.sample import Progress, silent
 from analyze.page.html import RunView, to_html, to_json
-from omni.runs import Run, atomic
+from omni.formats.files import atomic
+from omni.runs import Run
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from omni.bridge.losses import token_losses
 from omni.bridge.projector import build_projector
 from omni.bridge.prompt import Batch, choose_template
-from omni.evaluation.evaluate import token_losses
 from omni.nanochat import NanoChat, NanoChatConfig, Tokenizer, load_checkpoint, random_init
 from omni.whisper.encoder import load_encoder
 from train.data import gather

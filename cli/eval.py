@@ -83,9 +83,11 @@ def command(args: argparse.Namespace) -> int:
     from omni.evaluation.cascade import add_cascade
     from omni.evaluation.evaluate import evaluate
     from omni.evaluation.verdict import cascade_verdict, verdict
+    from omni.formats.files import atomic
+    from omni.formats.splits import find_splits, read_ids, read_split
     from omni.nanochat import load_checkpoint
-    from omni.runs import atomic, load_run, newest_run
-    from train.data import HELD_OUT_NAME, find_splits, read_ids, read_split
+    from omni.runs import load_run, newest_run
+    from train.data import HELD_OUT_NAME
 
     trained = load_run(args.run) if args.run else newest_run()
     options = trained.config["train"]

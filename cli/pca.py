@@ -60,9 +60,9 @@ def _report(args: argparse.Namespace) -> int:
     from analyze.page import export
     from analyze.report import make_report
     from omni.device import pick_device
+    from omni.formats.splits import find_splits
     from omni.runs import load_run, newest_run
-    from train.data import find_splits
-    from train.track import WANDB_PROJECT, wandb_mode
+    from omni.tracking import WANDB_PROJECT, wandb_mode
 
     start = time.perf_counter()
     mode = wandb_mode(args.wandb)

@@ -15,17 +15,17 @@ A file either has its whole new content or its whole old one. Must not know how 
 import contextlib
 import io
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import safetensors.torch
 import torch
 
 from omni.bridge.projector import Projector, build_projector
 from omni.errors import OmniError
+from omni.formats.files import atomic
 from omni.nanochat.model import NanoChat
 
 SCHEMA = 1
@@ -198,26 +198,3 @@ def trim_metrics(path: Path, step: int) -> None:
                 kept.append(line + "\n")
     with atomic(file) as out:
         out.write("".join(kept).encode())
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only once it is whole and on disk.
-
-    Raises:
-        OmniError: it could not be written (disk full, say); the old content is still there.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OmniError(
-            f"can't write ({error.strerror or error})",
-            where=str(path),
-            mend="make room; what was there before is untouched",
-        ) from error

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from omni.audio import SAMPLE_RATE
-from omni.bridge.projector import Projector
+from omni.bridge.projector import Projector, project
 from omni.bridge.prompt import Batch, Template, build_batch
 from omni.errors import OmniError
-from omni.evaluation.evaluate import FRAMES_PER_SECOND, TOKENS_PER_SECOND, project
+from omni.evaluation.evaluate import FRAMES_PER_SECOND, TOKENS_PER_SECOND
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
 from omni.nanochat.generate import generate
 from omni.runs import Run

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from omni.bridge.prompt import DEFAULT_PROMPT
 from omni.nanochat import NanoChat, NanoChatConfig, load_checkpoint, random_init
-from omni.nanochat.build import config_dict
+from omni.nanochat.config import config_dict
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
 
 VOCAB = 2048  # of the embedded LM

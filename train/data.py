@@ -4,20 +4,22 @@ Must not know the model or the order of batches.
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import braceexpand
 
 from omni.errors import OmniError
 from omni.evaluation.evaluate import FRAMES_PER_SECOND
 from omni.formats import shards as shard_files
-from omni.formats.files import locate
-from omni.formats.manifest import is_noise
-from omni.formats.shards import Sample, SplitIndex
+from omni.formats.shards import Sample
+from omni.formats.splits import (
+    SplitIndex,
+    _usable,
+    check_fingerprints,
+    find_splits,
+    read_ids,
+    read_split,
+)
 from train.passes import Shard
 
 FEWEST_STEPS, MOST_STEPS = 100, 8000
@@ -122,74 +124,6 @@ def gather(
     )
 
 
-def check_fingerprints(splits: Sequence[SplitIndex]) -> None:
-    """All splits hold features of one encoder, layer choice and dtype.
-
-    Raises:
-        OmniError: two differ; spells out in what.
-    """
-    first = splits[0]
-    for other in splits[1:]:
-        if other.fingerprint == first.fingerprint:
-            continue
-        a, b = first.fingerprint_config, other.fingerprint_config
-        parts = [
-            f"{k}: {a.get(k)} and {b.get(k)}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)
-        ]
-        raise OmniError(
-            f"splits {first.split} and {other.split} hold different features: {'; '.join(parts)}",
-            where=str(other.shards[0].path) if other.shards else other.split,
-            mend="extract both with the same encoder, layers and dtype",
-        )
-
-
-def read_split(split: SplitIndex, limit: int = 0) -> list[Sample]:
-    """Samples of one split in memory; at most `limit`, evenly spaced (0: all). Without transcripts
-    there is nothing to judge by: they are left out, but for noise."""
-    usable = _usable(split, [k for entry in split.shards for k in entry.n_text])
-    n = len(usable)
-    chosen = {usable[i * n // limit] for i in range(limit)} if 0 < limit < n else set(usable)
-    samples: list[Sample] = []
-    place = 0
-    for entry in split.shards:
-        here = range(place, place + entry.n)
-        if not chosen.isdisjoint(here):
-            read = zip(here, shard_files.read_shard(entry.path), strict=True)
-            samples += [sample for i, sample in read if i in chosen]
-        place += entry.n
-    return samples
-
-
-def _usable(split: SplitIndex, n_text: Sequence[int]) -> list[int]:
-    """Places whose transcript is known: one without a letter is missing, but for noise."""
-    return [i for i, n in enumerate(n_text) if n or is_noise(split.split)]
-
-
-def read_ids(splits: Sequence[SplitIndex], ids: Sequence[str], limit: int = 0) -> list[Sample]:
-    """The utterances of these ids, at most `limit`, evenly spaced (0: all), in order of id.
-
-    Raises:
-        OmniError: one is not there.
-    """
-    n = len(ids)
-    left = {ids[i * n // limit] for i in range(limit)} if 0 < limit < n else set(ids)
-    found: list[Sample] = []
-    for path in (entry.path for split in splits for entry in split.shards):
-        if not left:
-            break
-        here = left & {meta["id"] for _, meta in shard_files.read_metas(path)}
-        if here:
-            found += [s for s in shard_files.read_shard(path) if s.meta["id"] in here]
-            left -= here
-    if left:
-        raise OmniError(
-            f"{len(left)} held-out utterances are missing, {min(left)} among them",
-            where=", ".join(split.split for split in splits),
-            mend="give --shards the folders that the run was trained on",
-        )
-    return sorted(found, key=lambda s: s.meta["id"])
-
-
 def _check_apart(train: Sequence[SplitIndex], judges: Sequence[SplitIndex]) -> None:
     """No shard on both sides, wherever the folders were given."""
     mine = {entry.path.resolve() for split in train for entry in split.shards}
@@ -199,23 +133,6 @@ def _check_apart(train: Sequence[SplitIndex], judges: Sequence[SplitIndex]) -> N
                 f"split {split.split} would both train and evaluate",
                 mend="give --eval-shards a split that is not trained on",
             )
-
-
-def find_splits(root: str) -> list[SplitIndex]:
-    """Split folders at or below one root: a folder or URL, a glob, or a brace list of either.
-
-    Raises:
-        OmniError: see `omni.formats.shards.find_splits`.
-    """
-    folders: list[Path] = []
-    for pattern in braceexpand.braceexpand(root):
-        fixed = re.split(r"[^/]*[*?\[]", pattern, maxsplit=1)[0]
-        if fixed == pattern:
-            folders.append(locate(pattern))
-        else:
-            matches = locate(fixed or ".").glob(pattern[len(fixed) :])
-            folders += sorted((m for m in matches if m.is_dir()), key=str)
-    return [split for folder in folders for split in shard_files.find_splits(folder)]
 
 
 def _hold_out(shards: list[Shard]) -> tuple[list[Shard], tuple[str, ...], str]:

@@ -6,13 +6,11 @@ the run; whatever must survive a kill goes through `_save` and `_restore`.
 
 import contextlib
 import json
-import os
 import platform
 import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ import torch.distributed as dist
 from omni import runs
 from omni.bridge.projector import build_projector
 from omni.bridge.prompt import choose_template
-from omni.device import pick_device
 from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
 from omni.evaluation.verdict import verdict
@@ -33,11 +30,10 @@ from train.augment import Augmentation
 from train.data import TrainingData, gather
 from train.options import TrainOptions
 from train.passes import BatchRule
+from train.ranks import ranks
 from train.step import StepFigures, Trainee, learning_rate, make_optimizer, train_step
 from train.stream import START, Packed, Position, StreamSpec, batches
 from train.track import Tracker
-
-RANK_TIMEOUT = timedelta(hours=2)  # the other ranks wait while rank 0 evaluates
 
 
 def train(
@@ -56,7 +52,7 @@ def train(
         OmniError: bad input; a run already there; options other than the resumed run's; a loss
             that is not finite; an LM that changed.
     """
-    with _ranks(options.device) as (rank, world, device):
+    with ranks(options.device) as (rank, world, device):
         session = _open(options, folder, resume, command, rank, world, device)
         if session.step == 0 and rank == 0:
             runs.save_projector(folder, "init", session.trainee.projector)
@@ -365,24 +361,6 @@ def _provenance(
         "versions": {name: version(name) for name in packages}
         | {"python": platform.python_version()},
     }
-
-
-@contextlib.contextmanager
-def _ranks(device: str) -> Iterator[tuple[int, int, torch.device]]:
-    """(rank, world, device) of this process; joins the others when torchrun started them."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    device = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else None)
-    if world == 1:
-        yield 0, 1, torch.device(device)
-        return
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=RANK_TIMEOUT)
-    try:
-        yield dist.get_rank(), world, torch.device(device)
-        dist.barrier()  # nobody hangs up while another still talks
-    finally:
-        dist.destroy_process_group()
 
 
 def _memory_gb(device: torch.device) -> float:

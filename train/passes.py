@@ -4,8 +4,8 @@ Nothing is read here: lengths come from the shards' index. Since every rank and 
 the same order and takes slices of it, exact resume, equal ranks and "every sample once" are one
 property, and a test can hold it without a model.
 
-Shards are taken in a seeded order, in windows of at least `buffer` samples; a window's samples
-are shuffled together and cut into batches of like length. Memory therefore holds one window,
+Shards are taken in a seeded order, in pools of at least `buffer` samples; a pool's samples
+are shuffled together and cut into batches of like length. Memory therefore holds one pool,
 whatever the size of the data.
 """
 
@@ -35,11 +35,11 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Window:
+class Pool:
     """Shards to read together, and the batches made of their samples.
 
     shards: indices into the list of shards. batches: each a tuple of (shard, place); a sample may
-    come from the window before.
+    come from the pool before.
     """
 
     shards: tuple[int, ...]
@@ -60,8 +60,8 @@ class BatchRule:
             raise OmniError("batch size and shuffle buffer must be at least 1")
 
 
-def plan_pass(shards: Sequence[Shard], seed: int, number: int, rule: BatchRule) -> Iterator[Window]:
-    """The windows of pass `number`, in order; every sample of every shard once (times its weight).
+def plan_pass(shards: Sequence[Shard], seed: int, number: int, rule: BatchRule) -> Iterator[Pool]:
+    """The pools of pass `number`, in order; every sample of every shard once (times its weight).
 
     Raises:
         OmniError: there is no sample at all.
@@ -78,13 +78,13 @@ def plan_pass(shards: Sequence[Shard], seed: int, number: int, rule: BatchRule) 
             pool += [(visits[end], place) for place in shards[visits[end]].places]
             end += 1
         pool = [pool[i] for i in rng.permutation(len(pool))]
-        # What fills no whole batch goes on to the next window: taken before the sort, so that
+        # What fills no whole batch goes on to the next pool: taken before the sort, so that
         # it is not always the longest.
         spare = len(pool) % rule.size if not rule.frames and end < len(visits) else 0
         carried = pool[len(pool) - spare :]
         batches = _cut(pool[: len(pool) - spare], shards, rule, rng)
         shuffled = tuple(batches[i] for i in rng.permutation(len(batches)))
-        yield Window(tuple(visits[begin:end]), shuffled)
+        yield Pool(tuple(visits[begin:end]), shuffled)
         begin = end
 
 

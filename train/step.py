@@ -10,16 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from omni.bridge.losses import token_losses
 from omni.bridge.projector import Projector
 from omni.bridge.prompt import Template, build_batch
 from omni.errors import OmniError
-from omni.evaluation.evaluate import token_losses
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
 from train.ctc import ctc_loss
+from train.ranks import all_reduce
 from train.stream import Packed
 
 
@@ -111,7 +111,7 @@ def backward(trainee: Trainee, packed: Packed) -> Tensor:
     # The divisor is known before the first forward pass: targets are text and its end.
     counts = [len(trainee.tok.encode(text)) + 1 for text in packed.texts]
     total = torch.tensor(float(sum(counts)), dtype=torch.float64, device=device)
-    _all_reduce([total])
+    all_reduce([total])
     sums = torch.zeros(6, dtype=torch.float64, device=device)
     for at in _micro_batches(packed, trainee.micro):
         sums += _micro_step(trainee, packed, at, total)
@@ -119,7 +119,7 @@ def backward(trainee: Trainee, packed: Packed) -> Tensor:
     for p in parameters:
         if p.grad is None:  # an empty share
             p.grad = torch.zeros_like(p)
-    _all_reduce([sums, *(p.grad for p in parameters if p.grad is not None)])
+    all_reduce([sums, *(p.grad for p in parameters if p.grad is not None)])
     return sums
 
 
@@ -154,17 +154,3 @@ def _micro_step(trainee: Trainee, packed: Packed, at: slice, total: Tensor) -> T
 def _micro_batches(packed: Packed, size: int) -> Iterable[slice]:
     n = len(packed.texts)
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
-
-
-def _all_reduce(tensors: list[Tensor]) -> None:
-    """Sum over ranks in place, as one message per dtype; nothing to do for a single process."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return
-    # In the order given, not a set's: that differs from process to process, and the ranks would
-    # meet in different messages.
-    for dtype in dict.fromkeys(t.dtype for t in tensors):
-        group = [t for t in tensors if t.dtype == dtype]
-        flat = torch.cat([t.reshape(-1) for t in group])
-        dist.all_reduce(flat)
-        for t, part in zip(group, flat.split([t.numel() for t in group]), strict=True):
-            t.copy_(part.view_as(t))

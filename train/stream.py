@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from omni.bridge.frames import derangement, pad_features
 from omni.errors import OmniError
-from omni.evaluation.evaluate import derangement, pad_features
 from omni.formats import shards as shard_files
 from omni.formats.shards import Sample
 from train.passes import BatchRule, Shard, plan_pass
@@ -124,7 +124,7 @@ class Stream(IterableDataset):
         held: dict[Id, Sample] = {}
         try:
             jobs = _jobs(self.spec, self.start, worker, workers)
-            # The next window is read while this one is used up.
+            # The next pool is read while this one is used up.
             for job, samples in ahead(((job, _read(self.spec, job)) for job in jobs), 1):
                 held |= samples
                 for share in job.shares:
@@ -146,7 +146,7 @@ class _Share:
 
 @dataclass(frozen=True)
 class _Job:
-    """One window of one worker: what to read, what to make of it, and what to keep after it."""
+    """One pool of one worker: what to read, what to make of it, and what to keep after it."""
 
     wanted: dict[int, set[int]]
     shares: list[_Share]
@@ -154,17 +154,17 @@ class _Job:
 
 
 def _jobs(spec: StreamSpec, start: Position, worker: int, workers: int) -> Iterator[_Job]:
-    """The windows of all passes, reduced to what this worker of this rank has to do."""
+    """The pools of all passes, reduced to what this worker of this rank has to do."""
     k = 0  # batches since the start, counted alike by every worker
     number, first = start
     while True:
-        windows = list(plan_pass(spec.shards, spec.seed, number, spec.rule))
-        n_batches = sum(len(window.batches) for window in windows)
-        per_window: list[list[_Share]] = []
+        pools = list(plan_pass(spec.shards, spec.seed, number, spec.rule))
+        n_batches = sum(len(pool.batches) for pool in pools)
+        per_pool: list[list[_Share]] = []
         index = 0
-        for window in windows:
+        for pool in pools:
             shares = []
-            for batch in window.batches:
+            for batch in pool.batches:
                 if index >= first:
                     after = Position(number, index + 1)
                     if index + 1 == n_batches:
@@ -174,12 +174,12 @@ def _jobs(spec: StreamSpec, start: Position, worker: int, workers: int) -> Itera
                         shares.append(_Share(ids, Position(number, index), after, len(batch)))
                     k += 1
                 index += 1
-            per_window.append(shares)
-        last = {i: w for w, shares in enumerate(per_window) for s in shares for i in s.ids}
+            per_pool.append(shares)
+        last = {i: w for w, shares in enumerate(per_pool) for s in shares for i in s.ids}
         held: set[Id] = set()
-        for w, (window, shares) in enumerate(zip(windows, per_window, strict=True)):
+        for w, (pool, shares) in enumerate(zip(pools, per_pool, strict=True)):
             wanted: dict[int, set[int]] = {}
-            for shard in set(window.shards):
+            for shard in set(pool.shards):
                 places = [p for p in spec.shards[shard].places if last.get((shard, p), -1) >= w]
                 fresh = {p for p in places if (shard, p) not in held}
                 if fresh:

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from analyze.measure.formulas import Floats, Ints
 from analyze.measure.sample import BATCH, Progress, silent
-from omni.bridge.projector import Projector
+from omni.bridge.projector import Projector, project
 from omni.bridge.prompt import Row, Template, build_row, collate
-from omni.evaluation.evaluate import project
 from omni.formats import shards
 from omni.nanochat import NanoChat, Tokenizer
 from omni.nanochat.model import norm

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from analyze.measure.formulas import Floats, Ints, Moments, nearest_tokens
-from omni.bridge.projector import Projector
+from omni.bridge.frames import derangement
+from omni.bridge.projector import Projector, project
 from omni.errors import OmniError
-from omni.evaluation.evaluate import derangement, project
 from omni.formats import shards
 from omni.nanochat import NanoChat, Tokenizer
 from omni.nanochat.model import norm

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from omni.audio import SAMPLE_RATE
-from omni.errors import OmniError
 from omni.formats.files import write_whole
 from omni.formats.manifest import Manifest, Utterance, make_manifest
 
@@ -37,11 +36,7 @@ def noise_manifest(split: str, folder: Path) -> Manifest:
         name = f"{split}/{split}-{i:04d}"
         path = folder / f"{name}.wav"
         if not path.is_file():
-            try:
-                write_whole(path, _wav(wave))
-            except OSError as error:
-                what = f"the noise can't be written ({error.strerror})"
-                raise OmniError(what, str(path), "choose another --downloads") from error
+            write_whole(path, _wav(wave))
         utterances.append(
             Utterance(
                 id=name.partition("/")[2], speaker=f"noise-{kind}", audio=f"{name}.wav",

@@ -5,13 +5,15 @@ for the LM's embedding stream and, where the LM has value embeddings, a row for 
 Must not know about shards, prompts or the LM's code: only four sizes of the LM reach it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omni.bridge.frames import pad_features
 from omni.errors import OmniError
 
 
@@ -209,3 +211,12 @@ def _stack(x: Tensor, k: int) -> Tensor:
     """(B, T, d) to (B, ceil(T / k), k * d), the last group filled with zeros."""
     x = F.pad(x, (0, 0, 0, -x.shape[1] % k))
     return x.unflatten(1, (-1, k)).flatten(2)
+
+
+def project(
+    projector: Projector, features: Sequence[np.ndarray], device: torch.device | str
+) -> Soft:
+    """Soft tokens of a few utterances: pad on the right and project."""
+    padded, lengths = pad_features(features)
+    # Half the bytes cross to a device if the cast happens there.
+    return projector(padded.to(device).float(), lengths.to(device))

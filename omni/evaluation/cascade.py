@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from omni.bridge.losses import per_row, token_losses
 from omni.bridge.projector import Soft
 from omni.bridge.prompt import Template, build_batch
 from omni.evaluation import scoring
-from omni.evaluation.evaluate import per_row, token_losses
 from omni.formats.shards import Sample
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer

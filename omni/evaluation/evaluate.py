@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from omni.bridge.projector import Projector, Soft
-from omni.bridge.prompt import Batch, Template, build_batch
+from omni.bridge.frames import derangement
+from omni.bridge.losses import per_row, token_losses
+from omni.bridge.projector import Projector, Soft, project
+from omni.bridge.prompt import Template, build_batch
 from omni.errors import OmniError
 from omni.evaluation import scoring
 from omni.formats.shards import Sample
@@ -104,68 +104,6 @@ def transcribe(
             ids = generate(lm, batch.rows, batch.ve_rows, batch.lengths, stops, cap)
         texts += [tok.decode([i for i in row if i not in stops]).strip() for row in ids]
     return texts
-
-
-def project(
-    projector: Projector, features: Sequence[np.ndarray], device: torch.device | str
-) -> Soft:
-    """Soft tokens of a few utterances: pad on the right and project."""
-    padded, lengths = pad_features(features)
-    # Half the bytes cross to a device if the cast happens there.
-    return projector(padded.to(device).float(), lengths.to(device))
-
-
-def pad_features(features: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """(B, T, d) or (B, L, T, d) in the dtype given, padded with zeros; lengths (B,) int64."""
-    longest = max(x.shape[-2] for x in features)
-    shape = (len(features), *features[0].shape[:-2], longest, features[0].shape[-1])
-    padded = np.zeros(shape, features[0].dtype)
-    for i, x in enumerate(features):
-        padded[i, ..., : x.shape[-2], :] = x
-    return torch.from_numpy(padded), torch.tensor([x.shape[-2] for x in features])
-
-
-class TokenLosses(NamedTuple):
-    """Per supervised position, in row order: nll (N,) fp32 nats, correct (N,) bool, row (N,)."""
-
-    nll: Tensor
-    correct: Tensor
-    row: Tensor
-
-
-def token_losses(lm: NanoChat, batch: Batch) -> TokenLosses:
-    """Teacher-forced losses, with lm_head applied at supervised positions only."""
-    positions = batch.positions
-    logits = lm.forward_embeds(batch.rows, batch.ve_rows, positions=positions)  # (N, vocab)
-    targets = batch.targets[positions]
-    nll = F.cross_entropy(logits, targets, reduction="none")
-    return TokenLosses(nll, logits.argmax(-1) == targets, positions.nonzero()[:, 0])
-
-
-def per_row(values: Tensor, row: Tensor, n: int) -> np.ndarray:
-    """Sums of `values` (N,) by `row` (N,), as (n,) float64."""
-    sums = torch.zeros(n, dtype=torch.float64, device="cpu")
-    return sums.index_add_(0, row.cpu(), values.double().cpu()).numpy()
-
-
-def derangement(keys: Sequence[str]) -> list[int]:
-    """For each place another place, near by, whose key differs; a permutation.
-
-    Given texts in order of audio length, each transcript gets the audio of a neighbour in length
-    that says something else, so that duration gives nothing away. Where a text makes up more
-    than half of all, some places must keep their own.
-    """
-    n = len(keys)
-    to = [i ^ 1 if i ^ 1 < n else i for i in range(n)]  # 0 with 1, 2 with 3, ...
-    for i in range(n):
-        if keys[to[i]] != keys[i]:
-            continue
-        # Swap with the nearest place for which the swap is wrong for neither.
-        for j in sorted(range(n), key=lambda j: (abs(j - i), j)):
-            if keys[to[j]] != keys[i] and keys[to[i]] != keys[j]:
-                to[i], to[j] = to[j], to[i]
-                break
-    return to
 
 
 class _Scores(NamedTuple):

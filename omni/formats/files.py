@@ -3,10 +3,12 @@
 Must not know what is in the files.
 """
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 from upath import UPath
 
@@ -37,19 +39,47 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write `data` so that a kill leaves the old file or the new; on the disk when this returns.
 
     Raises:
-        OSError: the disk is full, the folder is gone, …
+        OmniError: as `atomic`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    clear_stale(path.parent, path.name)
+    with atomic(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name only once it is whole and on the disk; its folder is made.
+
+    Raises:
+        OmniError: it can't be written (disk full, no permission, …); the old content is still there.
+    """
     temporary = temporary_path(path.parent, path.name)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_stale(path.parent, path.name)
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise OmniError(
+            f"can't write ({error.strerror or error})",
+            str(path),
+            "make room or choose another place; what was there before is untouched",
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be gone, or the disk
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Names in `folder` are on the disk: after a loss of power a renamed file is there."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def temporary_path(folder: Path, name: str) -> Path:

@@ -13,10 +13,10 @@ from omni.formats.shards import (
     HashingReader,
     decode_sample,
     groups,
-    open_split,
     read_sidecar,
     sample_crc,
 )
+from omni.formats.splits import open_split
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import io
 import json
 import re
 import tarfile
-import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -41,39 +40,6 @@ class Sample:
     key: str
     meta: dict[str, Any]
     features: np.ndarray
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """A committed shard: its tar and what its sidecar says."""
-
-    name: str
-    path: Path
-    n: int
-    sidecar: dict[str, Any]
-
-    @property
-    def n_frames(self) -> list[int]:
-        """Frames of each utterance, in the tar's order."""
-        return self.sidecar["n_frames"]
-
-    @property
-    def n_text(self) -> list[int]:
-        """Characters of each utterance's normalised text, in the tar's order."""
-        return self.sidecar["n_text"]
-
-
-@dataclass(frozen=True)
-class SplitIndex:
-    """A complete split."""
-
-    folder: Path
-    split: str
-    role: str  # "train", "eval" or "smoke"
-    fingerprint: str
-    fingerprint_config: dict[str, Any]
-    shards: list[ShardEntry]
-    n: int  # utterances in all shards
 
 
 def read(paths: Iterable[str | Path], check_hash: bool = True) -> Iterator[Sample]:
@@ -134,55 +100,6 @@ def read_metas(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise damaged(path, f"{n} samples, its sidecar says {sidecar['n']}")
 
 
-def open_split(folder: str | Path) -> SplitIndex:
-    """The shards of a finished split.
-
-    Raises:
-        OmniError: no index (the extraction is not finished), another schema, a shard gone.
-    """
-    folder = locate(folder)
-    index = _read_json(folder / INDEX_NAME, "run the same omni-extract command again to finish it")
-    entries = []
-    for name, n in ((shard["name"], shard["n"]) for shard in index["shards"]):
-        path = folder / f"{name}.tar"
-        sidecar = read_sidecar(path)
-        if sidecar["n"] != n or sidecar["fingerprint"] != index["fingerprint"]:
-            raise damaged(path, "its sidecar and the index disagree")
-        entries.append(ShardEntry(name, path, n, sidecar))
-    return SplitIndex(
-        folder,
-        index["split"],
-        index["role"],
-        index["fingerprint"],
-        index["fingerprint_config"],
-        entries,
-        sum(entry.n for entry in entries),
-    )
-
-
-def find_splits(root: str | Path) -> list[SplitIndex]:
-    """Every finished split in `root` (or `root` itself), by name; unfinished ones are warned of.
-
-    Args:
-        root: a folder, or the URL of one.
-
-    Raises:
-        OmniError: no such folder, a store that does not answer, a damaged split.
-    """
-    root = locate(root)
-    if not root.is_dir():
-        raise OmniError("no such shard folder", str(root), "make it with omni-extract")
-    if (root / INDEX_NAME).is_file():
-        return [open_split(root)]
-    splits = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if (folder / INDEX_NAME).is_file():
-            splits.append(open_split(folder))
-        elif any(folder.glob("*.tar")):
-            warnings.warn(f"{folder} is not finished and left out", stacklevel=2)
-    return splits
-
-
 def fingerprint(config: dict[str, Any]) -> str:
     """sha256 of the canonical JSON of what decides a feature's value."""
     text = json.dumps(config, sort_keys=True, separators=(",", ":"))
@@ -206,7 +123,7 @@ def read_sidecar(tar: Path) -> dict[str, Any]:
         OmniError: it is missing, unreadable, of another schema, or lacks a field.
     """
     mend = "run omni-extract --repair, or extract again"
-    sidecar = _read_json(tar.with_suffix(".json"), mend)
+    sidecar = read_json(tar.with_suffix(".json"), mend)
     lacks = sorted(_SIDECAR_FIELDS - sidecar.keys())
     if lacks:
         raise OmniError(
@@ -278,7 +195,7 @@ def _load_npy(data: bytes) -> np.ndarray:
     return np.load(io.BytesIO(data), allow_pickle=False)
 
 
-def _read_json(path: Path, mend: str) -> dict[str, Any]:
+def read_json(path: Path, mend: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:

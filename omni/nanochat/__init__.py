@@ -2,7 +2,8 @@
 
 from omni.nanochat.build import from_state_dict, random_init
 from omni.nanochat.checkpoint import load_checkpoint
-from omni.nanochat.model import NanoChat, NanoChatConfig
+from omni.nanochat.config import NanoChatConfig
+from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import ByteTokenizer, Tokenizer
 
 __all__ = [

@@ -4,15 +4,15 @@ Must not know where files lie (checkpoint.py) or how the forward pass is compute
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from omni.errors import OmniError
+from omni.nanochat.config import NanoChatConfig, read_config
 from omni.nanochat.eras import ERAS, Era, detect_era
-from omni.nanochat.model import NanoChat, NanoChatConfig
+from omni.nanochat.model import NanoChat
 
 
 def random_init(config: NanoChatConfig, era: str = "E", seed: int = 0) -> NanoChat:
@@ -77,32 +77,6 @@ def from_state_dict(
     return cast_matrices(model, dtype).freeze()
 
 
-def read_config(model_config: Mapping[str, Any]) -> NanoChatConfig:
-    """The sizes in a meta's `model_config`; keys that are not ours are left alone.
-
-    Raises:
-        OmniError: a size is missing, or they can't belong to one model.
-    """
-    known = NanoChatConfig.__dataclass_fields__
-    missing = [n for n in known if n not in model_config and n != "window_pattern"]
-    mend = "use the meta_*.json that nanochat wrote beside the model"
-    if missing:
-        raise OmniError(f"model_config lacks {', '.join(missing)}", where="meta", mend=mend)
-    config = NanoChatConfig(**{n: model_config[n] for n in known if n in model_config})
-    sizes = {n: getattr(config, n) for n in known if n != "window_pattern"}
-    wrong = [n for n, size in sizes.items() if not isinstance(size, int) or size < 1]
-    if wrong:
-        raise OmniError(f"{wrong[0]} is {sizes[wrong[0]]!r}", where="model_config", mend=mend)
-    if config.n_embd % config.n_head or config.head_dim % 2 or config.n_head % config.n_kv_head:
-        raise OmniError(
-            f"width {config.n_embd}, {config.n_head} heads and {config.n_kv_head} kv heads don't "
-            "divide evenly",
-            where="model_config",
-            mend=mend,
-        )
-    return config
-
-
 def cast_matrices(model: NanoChat, dtype: torch.dtype) -> NanoChat:
     """All matrices and tables to `dtype`, one-dimensional lambdas to fp32, in the same module.
 
@@ -142,8 +116,3 @@ def _check_keys(model: NanoChat, state: Mapping[str, Tensor], era: Era) -> None:
             where=told,
             mend=mend,
         )
-
-
-def config_dict(config: NanoChatConfig) -> dict[str, Any]:
-    """The config as nanochat's meta writes it."""
-    return {key: value for key, value in asdict(config).items() if value is not None}

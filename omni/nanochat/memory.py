@@ -10,8 +10,9 @@ from functools import lru_cache
 
 import torch
 
+from omni.nanochat.config import NanoChatConfig
 from omni.nanochat.eras import ERAS
-from omni.nanochat.model import NanoChat, NanoChatConfig
+from omni.nanochat.model import NanoChat
 
 RESERVE = 0.9e9  # CUDA context and kernels' workspaces: bytes
 FRAGMENTATION = 1.05  # what the caching allocator rounds up

@@ -10,7 +10,6 @@ Must not know about files, tokens' meaning, prompts or audio. Formulas: karpathy
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -20,40 +19,11 @@ from torch.utils.checkpoint import checkpoint
 
 from omni.errors import OmniError
 from omni.nanochat.cache import KVCache
+from omni.nanochat.config import NanoChatConfig
 from omni.nanochat.eras import Era
 from omni.nanochat.positions import rope_table, window_sizes
 
 SMEAR_WIDTH = 24  # channels the smear gate reads
-
-
-@dataclass(frozen=True)
-class NanoChatConfig:
-    """The sizes of a model, named as in nanochat's meta (`model_config`).
-
-    `window_pattern` is tiled over the layers ("SSSL"); None means that every layer is L.
-    """
-
-    sequence_len: int
-    vocab_size: int
-    n_layer: int
-    n_head: int
-    n_kv_head: int
-    n_embd: int
-    window_pattern: str | None = None
-
-    @property
-    def head_dim(self) -> int:
-        return self.n_embd // self.n_head
-
-    @property
-    def kv_dim(self) -> int:
-        """Width of keys, values and value embeddings: n_kv_head * head_dim."""
-        return self.n_kv_head * self.head_dim
-
-    @property
-    def ve_layers(self) -> list[int]:
-        """Layers that have value embeddings, in the eras that know them; the last always does."""
-        return [i for i in range(self.n_layer) if i % 2 == (self.n_layer - 1) % 2]
 
 
 def norm(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from omni.errors import OmniError
 from omni.nanochat.eras import Era
 
 if TYPE_CHECKING:
-    from omni.nanochat.model import NanoChatConfig
+    from omni.nanochat.config import NanoChatConfig
 
 ROPE_FACTOR = 10  # upstream's rotary table is this many times sequence_len long
 

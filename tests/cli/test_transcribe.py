@@ -16,11 +16,11 @@ from cli.extract import main as extract
 from cli.transcribe import main as transcribe
 from omni import runs
 from omni.audio import load_audio
-from omni.bridge.projector import build_projector
+from omni.bridge.projector import build_projector, project
 from omni.bridge.prompt import build_batch, choose_template
 from omni.errors import OmniError
-from omni.evaluation.evaluate import project
 from omni.formats import shards
+from omni.formats.splits import SplitIndex, find_splits
 from omni.transcriber import Transcriber, cut_at_pauses, load_transcriber
 from omni.whisper.window import Window
 
@@ -30,7 +30,7 @@ class World(NamedTuple):
 
     run: Path
     encoder: Path
-    split: shards.SplitIndex
+    split: SplitIndex
     audio: list[Path]
 
 
@@ -47,7 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         ]
     )
     assert code == 0
-    split = shards.find_splits(root / "shards")[0]
+    split = find_splits(root / "shards")[0]
     lm = tiny_lm()
     lm.lm_head.weight.data[128:] = 0  # it writes ASCII, so that its text encodes to its ids again
     save_lm(root / "lm", lm)

@@ -25,7 +25,8 @@ from extract.corpora.librispeech import (
 from extract.engines import Rank, rank_from_environment
 from extract.run import Settings, extract_split
 from omni.audio import load_audio
-from omni.formats.shards import open_split, read
+from omni.formats.shards import read
+from omni.formats.splits import open_split
 from omni.whisper.encoder import load_encoder
 
 

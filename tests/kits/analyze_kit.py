@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from omni import runs
+from omni.bridge.frames import pad_features
 from omni.bridge.projector import Projector, build_projector
 from omni.bridge.prompt import DEFAULT_PROMPT, Template
-from omni.evaluation.evaluate import evaluate, pad_features
+from omni.evaluation.evaluate import evaluate
 from omni.formats.shard_writer import ShardWriter, SplitSpec, write_index
 from omni.formats.shards import Sample, escape_key, fingerprint
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nanochat_reference import ruled_model, ruled_state
 
 from omni.nanochat import NanoChat, NanoChatConfig
-from omni.nanochat.build import config_dict
+from omni.nanochat.config import config_dict
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
 
 

@@ -9,9 +9,11 @@ import tiktoken
 import torch
 
 from omni.formats.shard_writer import ShardWriter, SplitSpec, write_index
-from omni.formats.shards import Sample, SplitIndex, open_split
+from omni.formats.shards import Sample
+from omni.formats.splits import SplitIndex, open_split
 from omni.nanochat.build import random_init
-from omni.nanochat.model import NanoChat, NanoChatConfig
+from omni.nanochat.config import NanoChatConfig
+from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
 
 

@@ -94,11 +94,11 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(
     def full(fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(runs.os, "fsync", full)
+    monkeypatch.setattr("omni.formats.files.os.fsync", full)
     with pytest.raises(OmniError, match=r"No space left.*state\.pt.*untouched"):
         runs.save_state(folder, {"step": 2})
     assert runs.load_state(folder)["step"] == 1
-    assert not list(folder.glob(".*.part"))
+    assert not list(folder.glob(".*.tmp"))
 
 
 def test_metrics_after_the_resumed_step_go_and_a_half_line_too(folder: Path) -> None:

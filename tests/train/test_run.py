@@ -17,11 +17,11 @@ from training_kit import CONFIG, save_lm, speech, tiny_lm, write_split
 
 from omni import runs
 from omni.errors import OmniError
+from omni.tracking import wandb_mode
 from train import loop
 from train.data import gather
 from train.loop import train
 from train.options import TrainOptions
-from train.track import wandb_mode
 
 # The command, in a process that SIGKILL ends at a step: inside the checkpoint if there is one, after the
 # projector's file and before the state's.

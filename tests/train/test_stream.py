@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from training_kit import speech, write_split
 
 from omni.errors import OmniError
-from omni.formats.shards import SplitIndex
+from omni.formats.splits import SplitIndex
 from train.augment import Augmentation
 from train.passes import BatchRule, Shard, plan_pass
 from train.stream import START, Packed, Position, StreamSpec, _jobs, ahead, batches

@@ -14,8 +14,8 @@ from cli import eval as cli_eval
 from cli import train_projector
 from omni.errors import OmniError
 from omni.formats.files import locate
-from omni.formats.shards import find_splits, read_metas, read_shard
-from train import data
+from omni.formats.shards import read_metas, read_shard
+from omni.formats.splits import find_splits
 from train.passes import BatchRule, Shard
 from train.stream import StreamSpec, batches
 
@@ -65,7 +65,7 @@ def test_samples_and_batches_are_those_of_the_disk(shards: Path) -> None:
 )
 def test_globs_and_braces(shards: Path, pattern: str, found: list[str]) -> None:
     for root in (str(shards), STORE):
-        assert [s.split for s in data.find_splits(pattern.format(root))] == found
+        assert [s.split for s in find_splits(pattern.format(root))] == found
 
 
 def test_train_and_eval_from_a_store(shards: Path, tmp_path: Path) -> None:

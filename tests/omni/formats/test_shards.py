@@ -26,7 +26,8 @@ from omni.formats.shard_writer import (
     open_for_writing,
     write_index,
 )
-from omni.formats.shards import escape_key, find_splits, open_split, read, read_shard
+from omni.formats.shards import escape_key, read, read_shard
+from omni.formats.splits import find_splits, open_split
 
 CONFIG = {"encoder": "abc", "layers": "last", "dtype": "float16", "window": "30"}
 

@@ -15,7 +15,7 @@ from nanochat_reference import ids_by_rule, ruled_model, ruled_state
 
 from omni.errors import OmniError
 from omni.nanochat import Tokenizer, from_state_dict, load_checkpoint
-from omni.nanochat.build import config_dict
+from omni.nanochat.config import config_dict
 from omni.nanochat.discovery import DEMO, choose_files, find_checkpoint, kind_from_meta
 
 

@@ -16,7 +16,8 @@ from cli.extract import main
 from extract.batches import WAITING_BATCHES, Batches
 from omni.audio import load_audio
 from omni.errors import OmniError
-from omni.formats.shards import open_split, read
+from omni.formats.shards import read
+from omni.formats.splits import open_split
 from omni.whisper.encoder import WhisperEncoder, load_encoder
 from omni.whisper.mel import WINDOW_FRAMES, log_mel
 from omni.whisper.weights import WHEEL_MODEL

@@ -1,0 +1,37 @@
+"""The loss at supervised positions, of one batch of rows: what training minimises and figures sum.
+
+Must not know where the rows come from, nor how sums over utterances or ranks are taken.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from omni.bridge.prompt import Batch
+from omni.nanochat.model import NanoChat
+
+
+class TokenLosses(NamedTuple):
+    """Per supervised position, in row order: nll (N,) fp32 nats, correct (N,) bool, row (N,)."""
+
+    nll: Tensor
+    correct: Tensor
+    row: Tensor
+
+
+def token_losses(lm: NanoChat, batch: Batch) -> TokenLosses:
+    """Teacher-forced losses, with lm_head applied at supervised positions only."""
+    positions = batch.positions
+    logits = lm.forward_embeds(batch.rows, batch.ve_rows, positions=positions)  # (N, vocab)
+    targets = batch.targets[positions]
+    nll = F.cross_entropy(logits, targets, reduction="none")
+    return TokenLosses(nll, logits.argmax(-1) == targets, positions.nonzero()[:, 0])
+
+
+def per_row(values: Tensor, row: Tensor, n: int) -> np.ndarray:
+    """Sums of `values` (N,) by `row` (N,), as (n,) float64."""
+    sums = torch.zeros(n, dtype=torch.float64, device="cpu")
+    return sums.index_add_(0, row.cpu(), values.double().cpu()).numpy()

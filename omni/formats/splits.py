@@ -1,0 +1,189 @@
+"""Splits on disk: found below a folder, glob or URL, checked to go together, read into memory.
+
+Must not know the model, nor what a split is used for.
+"""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import braceexpand
+
+from omni.errors import OmniError
+from omni.formats import shards as shard_files
+from omni.formats.files import locate
+from omni.formats.manifest import is_noise
+from omni.formats.shards import INDEX_NAME, Sample, damaged, read_json, read_sidecar
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A committed shard: its tar and what its sidecar says."""
+
+    name: str
+    path: Path
+    n: int
+    sidecar: dict[str, Any]
+
+    @property
+    def n_frames(self) -> list[int]:
+        """Frames of each utterance, in the tar's order."""
+        return self.sidecar["n_frames"]
+
+    @property
+    def n_text(self) -> list[int]:
+        """Characters of each utterance's normalised text, in the tar's order."""
+        return self.sidecar["n_text"]
+
+
+@dataclass(frozen=True)
+class SplitIndex:
+    """A complete split."""
+
+    folder: Path
+    split: str
+    role: str  # "train", "eval" or "smoke"
+    fingerprint: str
+    fingerprint_config: dict[str, Any]
+    shards: list[ShardEntry]
+    n: int  # utterances in all shards
+
+
+def find_splits(root: str | Path) -> list[SplitIndex]:
+    """Split folders at or below one root: a folder or URL, a glob, or a brace list of either.
+
+    Raises:
+        OmniError: no such folder, a store that does not answer, a damaged split.
+    """
+    # A name that is there is that folder, whatever characters it holds.
+    if isinstance(root, Path) or ("://" not in root and Path(root).is_dir()):
+        return _splits_in(root)
+    folders: list[Path] = []
+    for pattern in braceexpand.braceexpand(root):
+        fixed = re.split(r"[^/]*[*?\[]", pattern, maxsplit=1)[0]
+        if fixed == pattern:
+            folders.append(locate(pattern))
+        else:
+            matches = locate(fixed or ".").glob(pattern[len(fixed) :])
+            folders += sorted((m for m in matches if m.is_dir()), key=str)
+    return [split for folder in folders for split in _splits_in(folder)]
+
+
+def open_split(folder: str | Path) -> SplitIndex:
+    """The shards of a finished split.
+
+    Raises:
+        OmniError: no index (the extraction is not finished), another schema, a shard gone.
+    """
+    folder = locate(folder)
+    index = read_json(folder / INDEX_NAME, "run the same omni-extract command again to finish it")
+    entries = []
+    for name, n in ((shard["name"], shard["n"]) for shard in index["shards"]):
+        path = folder / f"{name}.tar"
+        sidecar = read_sidecar(path)
+        if sidecar["n"] != n or sidecar["fingerprint"] != index["fingerprint"]:
+            raise damaged(path, "its sidecar and the index disagree")
+        entries.append(ShardEntry(name, path, n, sidecar))
+    return SplitIndex(
+        folder,
+        index["split"],
+        index["role"],
+        index["fingerprint"],
+        index["fingerprint_config"],
+        entries,
+        sum(entry.n for entry in entries),
+    )
+
+
+def read_split(split: SplitIndex, limit: int = 0) -> list[Sample]:
+    """Samples of one split in memory; at most `limit`, evenly spaced (0: all). Without transcripts
+    there is nothing to judge by: they are left out, but for noise."""
+    usable = _usable(split, [k for entry in split.shards for k in entry.n_text])
+    n = len(usable)
+    chosen = {usable[i * n // limit] for i in range(limit)} if 0 < limit < n else set(usable)
+    samples: list[Sample] = []
+    place = 0
+    for entry in split.shards:
+        here = range(place, place + entry.n)
+        if not chosen.isdisjoint(here):
+            read = zip(here, shard_files.read_shard(entry.path), strict=True)
+            samples += [sample for i, sample in read if i in chosen]
+        place += entry.n
+    return samples
+
+
+def read_ids(splits: Sequence[SplitIndex], ids: Sequence[str], limit: int = 0) -> list[Sample]:
+    """The utterances of these ids, at most `limit`, evenly spaced (0: all), in order of id.
+
+    Raises:
+        OmniError: one is not there.
+    """
+    n = len(ids)
+    left = {ids[i * n // limit] for i in range(limit)} if 0 < limit < n else set(ids)
+    found: list[Sample] = []
+    for path in (entry.path for split in splits for entry in split.shards):
+        if not left:
+            break
+        here = left & {meta["id"] for _, meta in shard_files.read_metas(path)}
+        if here:
+            found += [s for s in shard_files.read_shard(path) if s.meta["id"] in here]
+            left -= here
+    if left:
+        raise OmniError(
+            f"{len(left)} held-out utterances are missing, {min(left)} among them",
+            where=", ".join(split.split for split in splits),
+            mend="give --shards the folders that the run was trained on",
+        )
+    return sorted(found, key=lambda s: s.meta["id"])
+
+
+def check_fingerprints(splits: Sequence[SplitIndex]) -> None:
+    """All splits hold features of one encoder, layer choice and dtype.
+
+    Raises:
+        OmniError: two differ; spells out in what.
+    """
+    first = splits[0]
+    for other in splits[1:]:
+        if other.fingerprint == first.fingerprint:
+            continue
+        a, b = first.fingerprint_config, other.fingerprint_config
+        parts = [
+            f"{k}: {a.get(k)} and {b.get(k)}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)
+        ]
+        raise OmniError(
+            f"splits {first.split} and {other.split} hold different features: {'; '.join(parts)}",
+            where=str(other.shards[0].path) if other.shards else other.split,
+            mend="extract both with the same encoder, layers and dtype",
+        )
+
+
+def _splits_in(root: str | Path) -> list[SplitIndex]:
+    """Every finished split in `root` (or `root` itself), by name; unfinished ones are warned of.
+
+    Args:
+        root: a folder, or the URL of one.
+
+    Raises:
+        OmniError: no such folder, a store that does not answer, a damaged split.
+    """
+    root = locate(root)
+    if not root.is_dir():
+        raise OmniError("no such shard folder", str(root), "make it with omni-extract")
+    if (root / INDEX_NAME).is_file():
+        return [open_split(root)]
+    splits = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if (folder / INDEX_NAME).is_file():
+            splits.append(open_split(folder))
+        elif any(folder.glob("*.tar")):
+            warnings.warn(f"{folder} is not finished and left out", stacklevel=2)
+    return splits
+
+
+def _usable(split: SplitIndex, n_text: Sequence[int]) -> list[int]:
+    """Places whose transcript is known: one without a letter is missing, but for noise."""
+    return [i for i, n in enumerate(n_text) if n or is_noise(split.split)]
