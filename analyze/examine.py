@@ -1,6 +1,7 @@
 """One run, measured: held-out audio through the trained and the untrained projector and the LM.
 
-Brings sample, numbers, pictures and words together into a `RunView`; writes nothing.
+Brings sample, numbers, pictures and words together into a `RunView`. Must not write a
+file, nor know how a number is computed or drawn.
 """
 
 from collections.abc import Callable, Sequence

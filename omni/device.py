@@ -1,4 +1,7 @@
-"""Which torch device a command computes on; the one place where `auto` is decided."""
+"""Which torch device a command computes on; the one place where `auto` is decided.
+
+Must not know what is computed.
+"""
 
 import torch
 

@@ -3,6 +3,8 @@
 CTC whose output matrix is the LM's own embedding table, an idea of WeSR (wenet-e2e/wesr). Scores
 are cosines. The blank is no token and has no embedding to be drawn to: it is a fixed score, so that
 a soft token which resembles nothing counts as blank and stays free for the LM's own loss.
+
+Must not know shards, steps or how the two losses are weighed.
 """
 
 from collections.abc import Sequence

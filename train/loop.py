@@ -1,7 +1,8 @@
 """A training run from start or resumption to its last checkpoint.
 
 Ties data, stream, step and tracker together. One object, `_Session`, holds what lives as long as
-the run; whatever must survive a kill goes through `_save` and `_restore`.
+the run; whatever must survive a kill goes through `_save` and `_restore`. Must not
+know how a gradient is made (step.py) or what is in a shard.
 """
 
 import contextlib

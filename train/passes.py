@@ -2,7 +2,7 @@
 
 Nothing is read here: lengths come from the shards' index. Since every rank and worker computes
 the same order and takes slices of it, exact resume, equal ranks and "every sample once" are one
-property, and a test can hold it without a model.
+property, and a test can hold it without a model. Must not know files or features.
 
 Shards are taken in a seeded order, in pools of at least `buffer` samples; a pool's samples
 are shuffled together and cut into batches of like length. Memory therefore holds one pool,

@@ -2,6 +2,7 @@
 
 The path is the report's stand-in for a forced alignment: nobody marked the words in time,
 it only says which order-keeping pairing is the most similar. Pure functions of arrays.
+Must not know runs, models or pictures.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Principal components, and what of them is only time position.
 
 The first components of raw Whisper frames are a clock: show them, measure it, take it off.
-Pure functions of arrays.
+Pure functions of arrays. Must not know runs, models or pictures.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """The report elsewhere: PNG files for a paper, TSV for TensorBoard's projector, the run's wandb page.
 
-Takes what `examine` made; measures and draws nothing anew.
+Takes what `examine` made; must not measure or draw anything anew.
 """
 
 import tempfile
