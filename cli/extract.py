@@ -108,7 +108,9 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         help="with --audio-dir: tsv, csv, jsonl or parquet; auto: .txt or .trans.txt beside the audio",
     )
     group.add_argument(
-        "--role", choices=("train", "eval"), help="with --audio-dir (default: by name)"
+        "--role",
+        choices=("train", "eval"),
+        help="what the split is for (default: by the words of its name; not guessed where they don't tell)",
     )
     group.add_argument("--manifest", type=Path, help="a manifest parquet instead of a corpus")
     group.add_argument(

@@ -1,7 +1,7 @@
 """Which corpus the options mean. Must not know how any of them is laid out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from extract.corpora import hub, openslr
@@ -13,6 +13,8 @@ from extract.corpora.smoke import smoke_manifest
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest, read_manifest
 
+EMBEDDED = ("demo", "noise", "smoke")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -22,7 +24,7 @@ class Source:
     root: Path | None = None  # an unpacked LibriSpeech tree
     audio_dir: Path | None = None  # any folder of audio
     transcripts: str = "auto"
-    role: str | None = None
+    role: str | None = None  # "train" or "eval"; None: as the split's name or the manifest says
     manifest: Path | None = None  # a manifest parquet
     source: str = "auto"  # of a LibriSpeech split: disk, hf, openslr, or auto for the first of them
     downloads: Path = Path("data")  # what is downloaded goes there
@@ -32,17 +34,22 @@ def find_manifests(source: Source) -> list[Manifest]:
     """The manifests of a source: three for the demo, two for noise, else one.
 
     Raises:
-        OmniError: two sources at once, or none for a split that is not embedded.
+        OmniError: two sources at once, or none for a split that is not embedded; a role for a split
+            that has one by what it holds.
     """
     given = [p for p in (source.root, source.audio_dir, source.manifest) if p is not None]
     if len(given) > 1:
         raise OmniError("--root, --audio-dir and --manifest exclude one another")
     if source.manifest is not None:
-        return [read_manifest(source.manifest)]
+        manifest = read_manifest(source.manifest)
+        return [replace(manifest, role=source.role or manifest.role)]
     if source.audio_dir is not None:
         return [folder_manifest(source.audio_dir, source.split, source.transcripts, source.role)]
     if source.root is not None:
-        return [librispeech_manifest(unpacked(source.root, source.split), source.split)]
+        root = unpacked(source.root, source.split)
+        return [librispeech_manifest(root, source.split, source.role)]
+    if source.split in (*EMBEDDED, *DEMO_SPLITS, *NOISE_SPLITS) and source.role is not None:
+        raise OmniError(f"the role of {source.split} can't be changed", "--role")
     if source.split == "demo":
         return [demo_manifest(split) for split in DEMO_SPLITS]
     if source.split in DEMO_SPLITS:
@@ -53,7 +60,7 @@ def find_manifests(source: Source) -> list[Manifest]:
         return [noise_manifest(source.split, source.downloads / "noise")]
     if source.split == "smoke":
         return [smoke_manifest()]
-    return [librispeech_manifest(fetch(source), source.split)]
+    return [librispeech_manifest(fetch(source), source.split, source.role)]
 
 
 def unpacked(root: Path, split: str) -> Path:

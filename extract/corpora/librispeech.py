@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omni.audio import audio_info
 from omni.errors import OmniError
-from omni.formats.manifest import Manifest, Utterance, make_manifest, normalize_text
+from omni.formats.manifest import Manifest, Utterance, make_manifest, normalize_text, role_of
 
 AUDIO_SUFFIXES = (".flac", ".opus", ".wav")
 
@@ -62,21 +62,23 @@ def canonical_split(name: str) -> str:
     return dashed if dashed in PUBLISHED else name
 
 
-def librispeech_manifest(root: Path, split: str) -> Manifest:
+def librispeech_manifest(root: Path, split: str, role: str | None = None) -> Manifest:
     """Read an unpacked tree.
 
     Args:
         root: the folder that holds `SPLIT/`, or the folder above it (that of `LibriSpeech/`).
         split: its name in any spelling.
+        role: "train" or "eval"; None: by the split's name.
 
     Returns:
         A row for each line of a transcript and each audio file; where one lacks the other the row's
         `problem` says so.
 
     Raises:
-        OmniError: no such split, or nothing in it.
+        OmniError: no such split, or nothing in it; a name that does not tell the role.
     """
     split = canonical_split(split)
+    role = role or role_of(split)
     base = _base(root, split)
     speakers = read_speakers(base / "SPEAKERS.TXT")
     texts = _read_transcripts(base / split)
@@ -88,7 +90,7 @@ def librispeech_manifest(root: Path, split: str) -> Manifest:
     ids = sorted(texts.keys() | audio.keys())
     with ThreadPoolExecutor(8) as pool:  # headers only, but a network disk answers slowly
         rows = pool.map(lambda i: _row(i, base, audio.get(i), texts.get(i), speakers), ids)
-        return make_manifest(split, base, rows)
+        return make_manifest(split, base, rows, role)
 
 
 def read_speakers(path: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +16,13 @@ from omni.formats.files import write_whole
 
 MANIFEST_SCHEMA = 1
 ROLES = ("train", "eval", "smoke")
+_EVAL_WORDS = {
+    *("dev", "devel", "development", "test", "testing", "tst", "val", "valid", "validation"),
+    *("eval", "evaluation", "heldout", "holdout", "unseen"),
+}  # fmt: skip
+_TRAIN_WORDS = {"train", "training", "trn"}
+_EVAL_PARTS = ("dev", "test", "tst", "val", "heldout", "holdout", "unseen")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # between the words of TestClean
 
 
 @dataclass(frozen=True)
@@ -70,11 +78,27 @@ def make_manifest(
 
 
 def role_of(split: str) -> str:
-    """What a split is for, told by its name: only names of evaluation sets evaluate."""
-    if split.startswith("smoke"):
+    """What a split is for, told by the words of its name in any spelling.
+
+    `cv-test`, `test_clean`, `Validation` and `held-out` evaluate; a name without such a word trains.
+    One that has words of both (`train_dev`), or a word that only looks like one of evaluation
+    (`validated`, `mytest`), is not guessed: no evaluation set is ever trained on by its name.
+
+    Raises:
+        OmniError: the name does not tell.
+    """
+    words = re.findall(r"[a-z]+", _CAMEL.sub(" ", split).lower())
+    if words[:1] == ["smoke"]:
         return "smoke"
-    if split.startswith(("dev-", "test-", "demo-heldout", "noise-heldout")):
+    evaluates, trains = _EVAL_WORDS & {*words}, _TRAIN_WORDS & {*words}
+    if re.search(r"(held|hold)[^a-z]*(out|back)", split.lower()):
+        evaluates |= {"heldout"}
+    if evaluates and not trains:
         return "eval"
+    looks_so = any(part in word for word in words for part in _EVAL_PARTS)
+    if evaluates or looks_so:
+        what = f"is split {split} for training or for evaluation? Its name does not tell"
+        raise OmniError(what, "--role", "give --role train or --role eval")
     return "train"
 
 

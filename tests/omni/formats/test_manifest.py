@@ -18,7 +18,7 @@ from extract.corpora.librispeech import (
 )
 from extract.plan import make_plan, shards_of_rank
 from omni.errors import OmniError
-from omni.formats.manifest import normalize_text, read_manifest, role_of, write_manifest
+from omni.formats.manifest import normalize_text, read_manifest, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +69,6 @@ def test_the_plan_shuffles_and_refuses_nonsense() -> None:
 def test_every_spelling_of_a_split(name: str) -> None:
     assert canonical_split(name) == "train-clean-100"
     assert canonical_split("demo-train") == "demo-train"
-
-
-def test_roles() -> None:
-    assert [role_of(s) for s in ("train-clean-100", "demo-train", "mine")] == ["train"] * 3
-    assert [role_of(s) for s in ("dev-other", "test-clean", "demo-heldout-voice")] == ["eval"] * 3
-    assert role_of("smoke") == "smoke"
 
 
 def test_manifest_of_a_tree_and_back_from_parquet(corpus: Path, tmp_path: Path) -> None:
