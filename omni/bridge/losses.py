@@ -24,11 +24,11 @@ class TokenLosses(NamedTuple):
 
 def token_losses(lm: NanoChat, batch: Batch) -> TokenLosses:
     """Teacher-forced losses, with lm_head applied at supervised positions only."""
-    positions = batch.positions
-    logits = lm.forward_embeds(batch.rows, batch.ve_rows, positions=positions)  # (N, vocab)
-    targets = batch.targets[positions]
+    logits = lm.forward_embeds(batch.rows, batch.ve_rows, positions=batch.asked)  # (N, vocab)
+    targets = batch.targets.flatten()[batch.asked]
     nll = F.cross_entropy(logits, targets, reduction="none")
-    return TokenLosses(nll, logits.argmax(-1) == targets, positions.nonzero()[:, 0])
+    row = batch.asked.div(batch.targets.shape[1], rounding_mode="floor")
+    return TokenLosses(nll, logits.argmax(-1) == targets, row)
 
 
 def per_row(values: Tensor, row: Tensor, n: int) -> np.ndarray:

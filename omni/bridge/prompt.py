@@ -89,78 +89,25 @@ class Row:
     n_soft: int
 
 
-def build_row(
-    lm: NanoChat,
-    tok: Tokenizer,
-    soft_rows: Tensor,
-    soft_ve: Tensor | None,
-    text: str | None,
-    template: Template,
-    name: str = "",
-) -> Row:
-    """Splice the audio between the template's ids and look the rest up in the LM's tables.
-
-    Args:
-        soft_rows: (N, C) projected audio; N = 0 is a row without audio (a control).
-        soft_ve: (N, n_ve, kv_dim), or None: zeros, never the value of some dummy id.
-        text: the transcript to be learned; None ends the row where decoding begins.
-        template: from `choose_template`.
-        name: the utterance, for the error message.
-
-    Raises:
-        OmniError: the row is longer than the LM's rotary table.
-    """
-    before, after = template.before(tok), template.after(tok)
-    answer = [] if text is None else [*tok.encode(text), template.end(tok)]
-    n_soft, start = soft_rows.shape[0], len(before)
-    _check_length(start + n_soft + len(after) + len(answer), lm, name)
-
-    ids = torch.tensor([[*before, *after, *answer]], device=soft_rows.device)
-    text_rows, text_ve = lm.embed(ids)  # (1, T - N, C), (1, T - N, n_ve, kv_dim) or None
-    rows = _splice(text_rows[0].to(soft_rows.dtype), soft_rows, start)
-    ve_rows = None
-    if text_ve is not None:
-        if soft_ve is None:
-            soft_ve = text_ve.new_zeros(n_soft, *text_ve.shape[2:])
-        ve_rows = _splice(text_ve[0].to(soft_ve.dtype), soft_ve, start)
-
-    # Position t is asked for the id at t + 1: from the one before the answer to its last but one.
-    targets = torch.full((rows.shape[0],), IGNORED, dtype=torch.long)
-    if answer:
-        first = rows.shape[0] - len(answer) - 1
-        targets[first:-1] = torch.tensor(answer)
-    return Row(rows, ve_rows, targets.to(rows.device), start, n_soft)
-
-
 @dataclass
 class Batch:
     """Rows padded on the right, the only side the LM allows.
 
     rows: (B, T, C); ve_rows: (B, T, n_ve, kv_dim) or None; targets: (B, T) int64;
-    lengths: (B,) int64, real positions.
+    lengths: (B,) int64, real positions; asked: (N,) int64, where a target stands, as b * T + t in
+    rising order: known before anything is computed, so that nobody has to ask the device for it.
     """
 
     rows: Tensor
     ve_rows: Tensor | None
     targets: Tensor
     lengths: Tensor
+    asked: Tensor
 
     @property
     def positions(self) -> Tensor:
         """(B, T) bool, where a target stands: the only places lm_head is needed at."""
         return self.targets != IGNORED
-
-
-def collate(rows: Sequence[Row]) -> Batch:
-    """Right-pad rows to the longest with zeros and `IGNORED` targets."""
-    pad = torch.nn.utils.rnn.pad_sequence
-    ve_rows = [row.ve_rows for row in rows if row.ve_rows is not None]
-    return Batch(
-        rows=pad([row.rows for row in rows], batch_first=True),
-        ve_rows=pad(ve_rows, batch_first=True) if ve_rows else None,
-        targets=pad([row.targets for row in rows], batch_first=True, padding_value=IGNORED),
-        lengths=torch.tensor([row.rows.shape[0] for row in rows], device=rows[0].rows.device),
-    )
 
 
 def build_batch(
@@ -170,19 +117,159 @@ def build_batch(
     texts: Sequence[str | None],
     template: Template,
     names: Sequence[str] | None = None,
+    n_soft: Sequence[int] | None = None,
 ) -> Batch:
-    """`build_row` for each utterance of a projected batch, then `collate`."""
-    rows = []
-    for i, (text, n) in enumerate(zip(texts, soft.lengths.tolist(), strict=True)):
-        soft_ve = None if soft.ve_rows is None else soft.ve_rows[i, :n]
-        name = names[i] if names else ""
-        rows.append(build_row(lm, tok, soft.rows[i, :n], soft_ve, text, template, name))
-    return collate(rows)
+    """Splice each utterance's audio between the template's ids, the rest from the LM's tables.
+
+    One lookup a table, one scatter, one copy of the layout to the device, whatever the batch.
+
+    Args:
+        soft: of a projector; without value rows the audio's are zeros, never those of a dummy id.
+        texts: the transcripts to be learned; None ends a row where decoding begins.
+        template: from `choose_template`.
+        names: the utterances, for the error message.
+        n_soft: `soft.lengths` on the host, where the caller has them: reading them from a device
+            would wait for it.
+
+    Raises:
+        OmniError: a row is longer than the LM's rotary table.
+    """
+    counts = soft.lengths.tolist() if n_soft is None else list(n_soft)
+    layouts = [
+        _Layout.of(lm, tok, n, text, template, names[i] if names else "")
+        for i, (text, n) in enumerate(zip(texts, counts, strict=True))
+    ]
+    B, T, N = len(layouts), max(layout.length for layout in layouts), soft.rows.shape[1]
+    ids = [token for layout in layouts for token in layout.ids]
+    text_to = [b * T + t for b, layout in enumerate(layouts) for t in layout.text_places]
+    audio_to = [b * T + t for b, layout in enumerate(layouts) for t in layout.audio_places]
+    audio_from = [b * N + t for b, n in enumerate(counts) for t in range(n)]
+    asked = [b * T + t for b, layout in enumerate(layouts) for t in layout.asked_places]
+    answers = [token for layout in layouts for token in layout.answer]
+    lengths = [layout.length for layout in layouts]
+    host = (ids, text_to, audio_to, audio_from, asked, answers, lengths)
+    ids_, text_at, audio_at, picked, asked_, answers_, lengths_ = _to_device(host, soft.rows.device)
+
+    text_rows, text_ve = lm.embed(ids_[None])  # (1, M, C), (1, M, n_ve, kv_dim) or None
+    rows = _place(B * T, text_rows[0], text_at, soft.rows, picked, audio_at)
+    ve_rows = None
+    if text_ve is not None:
+        ve_rows = _place(B * T, text_ve[0], text_at, soft.ve_rows, picked, audio_at)
+        ve_rows = ve_rows.unflatten(0, (B, T))
+    targets = torch.full((B * T,), IGNORED, dtype=torch.long, device=soft.rows.device)
+    targets = targets.index_copy(0, asked_, answers_).view(B, T)
+    return Batch(rows.unflatten(0, (B, T)), ve_rows, targets, lengths_, asked_)
 
 
-def _splice(around: Tensor, audio: Tensor, at: int) -> Tensor:
-    """`audio` (N, ...) put into `around` (M, ...) before position `at`."""
-    return torch.cat([around[:at], audio, around[at:]])
+def build_row(
+    lm: NanoChat,
+    tok: Tokenizer,
+    soft_rows: Tensor,
+    soft_ve: Tensor | None,
+    text: str | None,
+    template: Template,
+    name: str = "",
+) -> Row:
+    """`build_batch` of one utterance.
+
+    Args:
+        soft_rows: (N, C) projected audio; N = 0 is a row without audio (a control).
+        soft_ve: (N, n_ve, kv_dim), or None: zeros.
+
+    Raises:
+        OmniError: the row is longer than the LM's rotary table.
+    """
+    n = soft_rows.shape[0]
+    values = None if soft_ve is None else soft_ve[None]
+    soft = Soft(soft_rows[None], values, torch.tensor([n]))
+    batch = build_batch(lm, tok, soft, [text], template, [name], [n])
+    ve_rows = None if batch.ve_rows is None else batch.ve_rows[0]
+    return Row(batch.rows[0], ve_rows, batch.targets[0], len(template.before(tok)), n)
+
+
+def collate(rows: Sequence[Row]) -> Batch:
+    """Right-pad rows to the longest with zeros and `IGNORED` targets."""
+    pad = torch.nn.utils.rnn.pad_sequence
+    ve_rows = [row.ve_rows for row in rows if row.ve_rows is not None]
+    targets = pad([row.targets for row in rows], batch_first=True, padding_value=IGNORED)
+    return Batch(
+        rows=pad([row.rows for row in rows], batch_first=True),
+        ve_rows=pad(ve_rows, batch_first=True) if ve_rows else None,
+        targets=targets,
+        lengths=torch.tensor([row.rows.shape[0] for row in rows], device=rows[0].rows.device),
+        asked=(targets.flatten() != IGNORED).nonzero()[:, 0],
+    )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where each piece of one row stands, before any tensor: before, audio, after, answer."""
+
+    ids: list[int]  # all tokens of the row, in order
+    answer: list[int]  # the last of them: what is to be learned
+    start: int  # first position of the audio
+    n_soft: int
+
+    @classmethod
+    def of(
+        cls,
+        lm: NanoChat,
+        tok: Tokenizer,
+        n_soft: int,
+        text: str | None,
+        template: Template,
+        name: str,
+    ) -> "_Layout":
+        before = template.before(tok)
+        answer = [] if text is None else [*tok.encode(text), template.end(tok)]
+        layout = cls([*before, *template.after(tok), *answer], answer, len(before), n_soft)
+        _check_length(layout.length, lm, name)
+        return layout
+
+    @property
+    def length(self) -> int:
+        return len(self.ids) + self.n_soft
+
+    @property
+    def audio_places(self) -> range:
+        return range(self.start, self.start + self.n_soft)
+
+    @property
+    def text_places(self) -> list[int]:
+        return [*range(self.start), *range(self.start + self.n_soft, self.length)]
+
+    @property
+    def asked_places(self) -> range:
+        """Position t is asked for the id at t + 1: from the one before the answer to its last but
+        one."""
+        first = self.length - len(self.answer) - 1
+        return range(first, first + len(self.answer))
+
+
+def _to_device(lists: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
+    """Int64 tensors of several lists, in one copy that waits for nobody."""
+    flat = torch.tensor([value for part in lists for value in part], dtype=torch.long)
+    if device.type == "cuda":
+        flat = flat.pin_memory().to(device, non_blocking=True)
+    return list(flat.to(device).split([len(part) for part in lists]))
+
+
+def _place(
+    n: int,
+    text: Tensor,
+    text_at: Tensor,
+    audio: Tensor | None,
+    picked: Tensor,
+    audio_at: Tensor,
+) -> Tensor:
+    """(n, ...) zeros with `text` (M, ...) and the valid ones of `audio` (B, N, ...) in their places;
+    in the audio's dtype, or the text's where there is no audio."""
+    if audio is None:
+        return text.new_zeros(n, *text.shape[1:]).index_copy(0, text_at, text)
+    spoken = audio.flatten(0, 1).index_select(0, picked)
+    out = audio.new_zeros(n, *audio.shape[2:])
+    at = torch.cat([text_at, audio_at])
+    return out.index_copy(0, at, torch.cat([text.to(audio.dtype), spoken]))
 
 
 def _check_length(n: int, lm: NanoChat, name: str) -> None:

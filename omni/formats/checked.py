@@ -29,7 +29,8 @@ def parse_json(data: bytes | str, kind: type[T], where: str, mend: str = "") -> 
         OmniError: no JSON, nested too deep, a field that is missing or of another type.
     """
     try:
-        return cast(T, _adapter(kind).validate_json(data, strict=True))
+        adapter = _adapter(cast(Any, kind))
+        return cast(T, adapter.validate_json(data, strict=True))
     except ValidationError as error:
         raise OmniError(_first_fault(error), where, mend) from error
 
@@ -50,7 +51,7 @@ def read_json(path: Path, kind: type[T], mend: str = "") -> T:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 

@@ -218,18 +218,21 @@ class NanoChat(nn.Module):
         Args:
             rows: (B, T, C) embedding rows before the norm, any float dtype.
             ve_rows: (B, T, n_ve, kv_dim) value rows; None means zeros.
-            positions: (B, T) bool: apply lm_head only there.
+            positions: apply lm_head only there; (B, T) bool, or (N,) long of b * T + t, which
+                nobody has to count on the device.
             cache: keys and values of what came before; advanced by this call.
             lengths: (B,) long, with a cache: how many of the T positions are real, per row.
 
         Returns:
-            fp32 logits, (B, T, vocab_size), or (positions.sum(), vocab_size) in row order.
+            fp32 logits, (B, T, vocab_size), or (N, vocab_size) of the N positions in row order.
 
         Raises:
             OmniError: the row is longer than the rotary table.
         """
         x = self.hidden_states(rows, ve_rows, cache, lengths, final_only=True)[-1]
-        return self.read_out(x if positions is None else x[positions])
+        if positions is None:
+            return self.read_out(x)
+        return self.read_out(x[positions] if positions.dim() > 1 else x.flatten(0, 1)[positions])
 
     def hidden_states(
         self,
