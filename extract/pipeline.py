@@ -238,10 +238,9 @@ def _decode_ahead(job: Job, shards: list[int], pool: ThreadPoolExecutor) -> Iter
 
 def _decode(utterance: Utterance, path: Path) -> _Decoded:
     start = time.perf_counter()
-    wave, digest, failure = np.empty(0, np.float32), "", utterance.problem
+    wave, digest, failure = np.empty(0, np.float32), "", utterance.note
     try:
-        # A problem of the header is told better by the attempt to decode.
-        if not failure or not failure.endswith(("without audio", "without transcript")):
+        if utterance.is_complete:
             wave = load_audio(path)
             digest = hashlib.sha256(wave.astype("<f4", copy=False).data).hexdigest()
             failure = ""

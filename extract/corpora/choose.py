@@ -11,6 +11,7 @@ from extract.corpora.librispeech import PUBLISHED, canonical_split, librispeech_
 from extract.corpora.noise import NOISE_SPLITS, noise_manifest
 from extract.corpora.smoke import smoke_manifest
 from omni.errors import OmniError
+from omni.formats.files import safe_name
 from omni.formats.manifest import Manifest, read_manifest
 
 EMBEDDED = ("demo", "noise", "smoke")
@@ -35,8 +36,9 @@ def find_manifests(source: Source) -> list[Manifest]:
 
     Raises:
         OmniError: two sources at once, or none for a split that is not embedded; a role for a split
-            that has one by what it holds.
+            that has one by what it holds; a split's name that leads out of a folder.
     """
+    safe_name(canonical_split(source.split), "a split")
     given = [p for p in (source.root, source.audio_dir, source.manifest) if p is not None]
     if len(given) > 1:
         raise OmniError("--root, --audio-dir and --manifest exclude one another")

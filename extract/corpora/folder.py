@@ -10,7 +10,7 @@ from typing import Any
 
 from omni.audio import audio_info
 from omni.errors import OmniError
-from omni.formats.manifest import Manifest, Utterance, make_manifest, normalize_text
+from omni.formats.manifest import Manifest, Problem, Utterance, make_manifest, normalize_text
 
 SUFFIXES = frozenset((".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf"))
 # Names in use for the columns of a table of transcripts, the first that is there counts.
@@ -158,16 +158,16 @@ def _row(
     utterance_id: str, folder: Path, path: Path | None, row: dict[str, str] | None, need_text: bool
 ) -> Utterance:
     row = row or {}
-    problem, n_samples, rate = "", 0, 0
+    problem, note, n_samples, rate = Problem.NONE, "", 0, 0
     if path is None:
-        problem = "transcript without audio"
+        problem, note = Problem.NO_AUDIO, "transcript without audio"
     elif need_text and not row.get("text"):
-        problem = "audio without transcript"
+        problem, note = Problem.NO_TEXT, "audio without transcript"
     else:
         try:
             n_samples, rate = audio_info(path)
         except OmniError as error:  # kept as a row: extraction records the failure
-            problem = error.what
+            problem, note = Problem.UNREADABLE, error.what
     sex = row.get("sex", "")
     return Utterance(
         id=utterance_id,
@@ -179,4 +179,5 @@ def _row(
         text=row.get("text", ""),
         text_norm=normalize_text(row.get("text", "")),
         problem=problem,
+        note=note,
     )

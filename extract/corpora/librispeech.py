@@ -11,7 +11,14 @@ from pathlib import Path
 
 from omni.audio import audio_info
 from omni.errors import OmniError
-from omni.formats.manifest import Manifest, Utterance, make_manifest, normalize_text, role_of
+from omni.formats.manifest import (
+    Manifest,
+    Problem,
+    Utterance,
+    make_manifest,
+    normalize_text,
+    role_of,
+)
 
 AUDIO_SUFFIXES = (".flac", ".opus", ".wav")
 
@@ -147,16 +154,16 @@ def _row(
     utterance_id: str, base: Path, path: Path | None, text: str | None, speakers: dict[str, str]
 ) -> Utterance:
     speaker, _, rest = utterance_id.partition("-")
-    problem, n_samples, rate = "", 0, 0
+    problem, note, n_samples, rate = Problem.NONE, "", 0, 0
     if path is None:
-        problem = "transcript without audio"
+        problem, note = Problem.NO_AUDIO, "transcript without audio"
     elif not text:
-        problem = "audio without transcript"
+        problem, note = Problem.NO_TEXT, "audio without transcript"
     else:
         try:
             n_samples, rate = audio_info(path)
         except OmniError as error:  # kept as a row: extraction records the failure
-            problem = error.what
+            problem, note = Problem.UNREADABLE, error.what
     return Utterance(
         id=utterance_id,
         speaker=speaker,
@@ -168,4 +175,5 @@ def _row(
         text=text or "",
         text_norm=normalize_text(text or ""),
         problem=problem,
+        note=note,
     )

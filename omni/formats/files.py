@@ -1,9 +1,11 @@
-"""Files whole or not at all, what a killed process left half written, and paths that are URLs.
+"""Files whole or not at all, what a killed process left half written, paths that are URLs, and names
+that are to become files.
 
 Must not know what is in the files.
 """
 
 import contextlib
+import glob
 import os
 import socket
 from collections.abc import Iterator
@@ -13,6 +15,52 @@ from typing import BinaryIO, cast
 from upath import UPath
 
 from omni.errors import OmniError
+
+LONGEST_NAME = 150  # bytes: with a number, a host and a suffix it stays below a file system's 255
+LONGEST_ID = 4096  # bytes: an id may be a path, and no path is longer
+
+
+def safe_name(name: str, what: str) -> str:
+    """`name`, if a file or folder of that name stays in the folder it is put in.
+
+    Args:
+        what: what bears the name, for the error ("a split").
+
+    Raises:
+        OmniError: empty, hidden, `..`, with a separator or a control character, or too long.
+    """
+    if not name or name.startswith(".") or any(c in "/\\" or not c.isprintable() for c in name):
+        fault = "is empty, begins with a dot, or holds a separator or a control character"
+    elif len(_utf8(name, what)) > LONGEST_NAME:
+        fault = f"is longer than {LONGEST_NAME} bytes"
+    else:
+        return name
+    raise OmniError(f"{what} can't have this name: it {fault}", ascii(name[:100]))
+
+
+def safe_id(utterance_id: str) -> str:
+    """`utterance_id`, if it could be a path below some folder; such paths are ids too.
+
+    Raises:
+        OmniError: empty, absolute, with a `..` or a NUL in it, or too long.
+    """
+    what = "an utterance"
+    if not utterance_id or utterance_id[0] in "/\\" or "\0" in utterance_id:
+        fault = "is empty, begins with a separator, or holds a NUL"
+    elif ".." in utterance_id.replace("\\", "/").split("/"):
+        fault = "leads out of its folder"
+    elif len(_utf8(utterance_id, what)) > LONGEST_ID:
+        fault = f"is longer than {LONGEST_ID} bytes"
+    else:
+        return utterance_id
+    raise OmniError(f"{what} can't have this id: it {fault}", ascii(utterance_id[:100]))
+
+
+def _utf8(name: str, what: str) -> bytes:
+    try:
+        return name.encode()
+    except UnicodeEncodeError as error:
+        raise OmniError(f"{what} has a name that is no text", ascii(name[:100])) from error
 
 
 def locate(name: str | Path) -> Path:
@@ -90,7 +138,7 @@ def temporary_path(folder: Path, name: str) -> Path:
 def clear_stale(folder: Path, name: str) -> None:
     """Remove the temporary files of `name` whose process, on this host, is no more."""
     host = socket.gethostname()
-    for path in folder.glob(f".{name}.{host}-*.tmp"):
+    for path in folder.glob(f".{glob.escape(name)}.{glob.escape(host)}-*.tmp"):
         pid = path.name.removesuffix(".tmp").rpartition("-")[2]
         if pid.isdecimal() and not _alive(int(pid)):
             path.unlink(missing_ok=True)

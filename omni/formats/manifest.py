@@ -9,12 +9,20 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from typing_extensions import TypedDict
 
 from omni.errors import OmniError
-from omni.formats.files import write_whole
+from omni.formats.checked import parse_json
+from omni.formats.files import safe_id, safe_name, write_whole
 
-MANIFEST_SCHEMA = 1
+if TYPE_CHECKING:
+    import pyarrow
+
+MANIFEST_SCHEMA = 2
 ROLES = ("train", "eval", "smoke")
 _EVAL_WORDS = {
     *("dev", "devel", "development", "test", "testing", "tst", "val", "valid", "validation"),
@@ -25,9 +33,21 @@ _EVAL_PARTS = ("dev", "test", "tst", "val", "heldout", "holdout", "unseen")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # between the words of TestClean
 
 
+class Problem(StrEnum):
+    """What is wrong with an utterance; the value is what manifests and failure records store."""
+
+    NONE = ""
+    NO_AUDIO = "no-audio"  # a transcript alone
+    NO_TEXT = "no-text"  # audio alone
+    UNREADABLE = "unreadable"  # by its header, or when it is decoded
+    NOT_ENCODED = "not-encoded"  # the encoder fails on it, and on nothing else
+    NOT_FINITE = "not-finite"  # its features are no numbers, or too large for their type
+    NOT_STORED = "not-stored"  # its id or its text can't be written
+
+
 @dataclass(frozen=True)
 class Utterance:
-    """One row. `problem` is why it can't be extracted, found without decoding; empty if none."""
+    """One row. `problem` is why it can't be extracted, found without decoding; `note` says it in words."""
 
     id: str
     speaker: str = ""
@@ -38,7 +58,14 @@ class Utterance:
     sample_rate: int = 0  # Hz
     text: str = ""  # as given
     text_norm: str = ""  # what is trained on: lower case, single spaces
-    problem: str = ""
+    problem: Problem = Problem.NONE
+    note: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether extraction tries it. A header that can't be read is no reason not to: decoding
+        tells better."""
+        return self.problem not in (Problem.NO_AUDIO, Problem.NO_TEXT)
 
     @property
     def seconds(self) -> float:
@@ -48,12 +75,21 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A split: its utterances sorted by id, each id once."""
+    """A split: its utterances sorted by id, each id once.
+
+    Raises:
+        OmniError: a split's name or an id that would leave the folder it is written to.
+    """
 
     split: str
     role: str  # "train", "eval" or "smoke"
     root: str  # folder that `audio` is relative to
     utterances: tuple[Utterance, ...]
+
+    def __post_init__(self) -> None:
+        safe_name(self.split, "a split")
+        for utterance in self.utterances:
+            safe_id(utterance.id)
 
     def audio_path(self, utterance: Utterance) -> Path:
         """Where the utterance's file is."""
@@ -113,25 +149,29 @@ def normalize_text(text: str) -> str:
     return " ".join(text.lower().split())
 
 
+class _Header(TypedDict):
+    schema: int
+    split: str
+    role: str
+    root: str
+
+
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write parquet, whole or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    header = {
+    header: _Header = {
         "schema": MANIFEST_SCHEMA,
         "split": manifest.split,
         "role": manifest.role,
         "root": manifest.root,
     }
     columns = {
-        field.name: pa.array(
-            [getattr(u, field.name) for u in manifest.utterances],
-            pa.int64() if field.type is int else pa.string(),
-        )
-        for field in fields(Utterance)
+        name: [getattr(u, name) for u in manifest.utterances] for name in _arrow_schema().names
     }
-    table = pa.table(columns).replace_schema_metadata({"nanochat-omni": json.dumps(header)})
+    table = pa.table(columns, _arrow_schema())
+    table = table.replace_schema_metadata({"nanochat-omni": json.dumps(header)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     write_whole(path, buffer.getvalue())
@@ -141,26 +181,47 @@ def read_manifest(path: Path) -> Manifest:
     """Read parquet written by `write_manifest`.
 
     Raises:
-        OmniError: no such file, not one of ours, or of another schema version.
+        OmniError: no such file, not one of ours, of another schema version, or a column, a value or
+            a name that no manifest has.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    mend = "make it anew with omni-extract --manifest-only"
     try:
         table = pq.read_table(path)
-        header = json.loads((table.schema.metadata or {}).get(b"nanochat-omni", b"null"))
+        text = (table.schema.metadata or {}).get(b"nanochat-omni")
     except (OSError, pa.ArrowException, ValueError) as error:
         raise OmniError("the manifest can't be read", str(path), str(error)) from error
-    if not isinstance(header, dict) or header.get("schema") != MANIFEST_SCHEMA:
-        found = header.get("schema") if isinstance(header, dict) else "none"
-        raise OmniError(
-            f"manifest schema {found}, this version reads {MANIFEST_SCHEMA}",
-            str(path),
-            "make it anew with omni-extract --manifest-only",
-        )
-    names = [field.name for field in fields(Utterance)]
-    missing = set(names) - set(table.column_names)
+    if text is None:
+        raise OmniError("no manifest: its parquet has no header of ours", str(path), mend)
+    header = parse_json(text, _Header, f"{path}, header", mend)
+    if header["schema"] != MANIFEST_SCHEMA:
+        what = f"manifest schema {header['schema']}, this version reads {MANIFEST_SCHEMA}"
+        raise OmniError(what, str(path), mend)
+    if header["role"] not in ROLES or "\0" in header["root"]:
+        raise OmniError("a role or a root that no manifest has", str(path), mend)
+    schema = _arrow_schema()
+    missing = set(schema.names) - set(table.column_names)
     if missing:
-        raise OmniError(f"the manifest lacks columns {', '.join(sorted(missing))}", str(path))
-    rows = (Utterance(**row) for row in table.select(names).to_pylist())
+        raise OmniError(f"the manifest lacks columns {', '.join(sorted(missing))}", str(path), mend)
+    table = table.select(schema.names)
+    for name in schema.names:
+        column = table.column(name)
+        if column.type != schema.field(name).type or column.null_count:
+            kind = f"{column.type}, {column.null_count} empty; {schema.field(name).type} is wanted"
+            raise OmniError(f"the manifest's column {name} is {kind}", str(path), mend)
+    try:
+        rows = [
+            Utterance(**{**row, "problem": Problem(row["problem"])}) for row in table.to_pylist()
+        ]
+    except ValueError as error:  # a problem of no kind that we know, or bytes that are no UTF-8
+        raise OmniError(f"the manifest has a foreign value ({error})", str(path), mend) from error
     return make_manifest(header["split"], Path(header["root"]), rows, header["role"])
+
+
+def _arrow_schema() -> "pyarrow.Schema":
+    import pyarrow as pa
+
+    columns = [(f.name, pa.int64() if f.type is int else pa.string()) for f in fields(Utterance)]
+    return pa.schema(columns)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from omni.errors import OmniError
-from omni.formats.files import temporary_path, write_whole
+from omni.formats.files import safe_name, temporary_path, write_whole
 from omni.formats.shards import (
     FAILURES_NAME,
     INDEX_NAME,
@@ -42,6 +42,9 @@ class SplitSpec:
     role: str
     config: dict[str, Any]  # what the fingerprint is taken over
     shard_size: int
+
+    def __post_init__(self) -> None:
+        safe_name(self.split, "a split")
 
     @property
     def dtype(self) -> StoredDtype:

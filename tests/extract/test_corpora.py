@@ -77,7 +77,7 @@ def test_transcripts_beside_the_audio_or_none(audio: Path) -> None:
         folder_manifest(audio, "talks")
     (audio / "a.txt").write_text("One\n")
     (audio / "day 1.5" / "x.trans.txt").write_text("c DREI\nd VIER\n")
-    rows = {u.id: (u.text, u.problem) for u in folder_manifest(audio, "talks").utterances}
+    rows = {u.id: (u.text, u.note) for u in folder_manifest(audio, "talks").utterances}
     assert rows == {
         "a": ("One", ""),
         "b": ("", "audio without transcript"),
