@@ -13,6 +13,15 @@ import numpy as np
 from omni.errors import OmniError
 
 SAMPLE_RATE = 16_000
+# What counts as a recording, in any case: what libsndfile reads, then what needs PyAV (or a word of
+# how to convert it: it is never passed over).
+AUDIO_SUFFIXES = frozenset(
+    (
+        *(".flac", ".wav", ".wave", ".w64", ".rf64", ".ogg", ".oga", ".opus", ".mp3", ".aiff"),
+        *(".aif", ".aifc", ".au", ".snd", ".caf", ".sph"),
+        *(".m4a", ".m4b", ".aac", ".mp4", ".webm", ".weba", ".wma", ".mka", ".amr", ".3gp", ".mp2"),
+    )
+)
 # torchaudio's resampling kernel has (rate / g) x (16000 / g) taps times its width, g the common
 # divisor. Past this many taps (200 MB of float32) a rate is a broken header, not a recording.
 _MAX_KERNEL_TAPS = 50_000_000
