@@ -19,12 +19,13 @@ from analyze.draw.svg import Figure
 from analyze.measure import sample
 from analyze.measure import table as numbers
 from analyze.measure.lens import MAX_UTTERANCES, look
-from analyze.measure.sample import FRAME_SECONDS, Progress, silent
+from analyze.measure.sample import Progress, silent
 from analyze.measure.table import Evidence
 from analyze.page.html import PointSet, RunView
 from analyze.page.words import Circumstances, alerts, judge, tiles
 from omni.bridge.projector import Projector
 from omni.bridge.prompt import Template
+from omni.encoder import frames_per_second
 from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
 from omni.formats.shards import Sample
@@ -68,6 +69,11 @@ class Setting:
     splits: Sequence[SplitIndex]
     held_out: bool  # whether training saw none of the samples
     samples: Sequence[Sample]
+
+    @property
+    def frame_seconds(self) -> float:
+        """What one encoder frame lasts."""
+        return 1 / frames_per_second(self.splits[0].fingerprint_config)
 
 
 def examine(run: Run, request: Request, progress: Progress = silent) -> RunView:
@@ -228,13 +234,15 @@ def _pictures(
         drawn += [figures.layers(e), figures_detail.lens_curves(e), figures_detail.distributions(e)]
         drawn += [
             figures_detail.variance(e, picked),
-            figures_detail.encoder_frames(*_frames(s.samples)),
+            figures_detail.encoder_frames(*_frames(s.samples, s.frame_seconds)),
         ]
     drawn.append(figures_detail.training_curves(s.run.metrics()))
     return [figure for figure in drawn if figure is not None]
 
 
-def _frames(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, float]:
+def _frames(
+    samples: Sequence[Sample], frame_seconds: float
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Encoder frames (P, d) at every k-th position, their position, and seconds a position.
 
     Of the leading utterances only: more of them would leave too few positions of each.
@@ -244,7 +252,7 @@ def _frames(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, float]:
     every = max(1, sum(len(x) for x in last) // MAX_FRAMES_SHOWN)
     frames = [x[::every].astype(np.float32) for x in last]
     step = np.concatenate([np.arange(len(x)) for x in frames])
-    return np.concatenate(frames), step, every * FRAME_SECONDS
+    return np.concatenate(frames), step, every * frame_seconds
 
 
 def _point_sets(e: Evidence, picked: figures.Picked, step_seconds: float) -> dict[str, PointSet]:
@@ -281,7 +289,7 @@ def _point_sets(e: Evidence, picked: figures.Picked, step_seconds: float) -> dic
 
 
 def _step_seconds(s: Setting) -> float:
-    return s.trained.stack * FRAME_SECONDS
+    return s.trained.stack * s.frame_seconds
 
 
 def _circumstances(s: Setting, e: Evidence) -> Circumstances:
@@ -315,7 +323,7 @@ def _utterances(s: Setting, e: Evidence) -> list[dict[str, Any]]:
                 "sex": str(x.meta.get("sex", "")),
                 "split": str(x.meta.get("split", "")),
                 "text": str(x.meta["text_norm"]),
-                "seconds": x.features.shape[-2] * FRAME_SECONDS,
+                "seconds": x.features.shape[-2] * s.frame_seconds,
                 "ce": float(u["ce"]),
                 "ce_shuffled": float(u["ce_shuffled"]) if "ce_shuffled" in u else None,
                 "hypothesis": u["hypothesis"] if heard else None,

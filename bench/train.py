@@ -85,7 +85,7 @@ def _timed(trainee: Trainee, fetch: Any) -> float:
 def against_whisper_in_the_loop(step_s: float, batch_size: int, clips: int) -> dict[str, float]:
     """Seconds to encode one batch of 30 s windows (any shorter clip costs the same), and how much
     longer a step would be if it had to."""
-    encoder = load_encoder("openai/whisper-base")
+    encoder = load_encoder()
     waves = [
         np.random.default_rng(i).standard_normal(16000 * 4).astype(np.float32) for i in range(clips)
     ]

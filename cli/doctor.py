@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from cli._common import make_parser, run
+from omni.encoder import DEFAULT_ENCODER
 from omni.errors import OmniError
 
 PACKAGES = (
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
     parser = make_parser("omni-doctor", DESCRIPTION)
     parser.add_argument("--offline", action="store_true", help="don't ask any host")
-    parser.add_argument("--encoder", default="openai/whisper-base", help="encoder to look for")
+    parser.add_argument("--encoder", default=DEFAULT_ENCODER, help="encoder to look for")
     parser.add_argument("--lm", default="auto", help="LM to look for: path, name, auto or demo")
     parser.add_argument("--out", type=Path, default=Path("shards"), help="where shards would go")
     return run(parser, doctor, argv)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli._common import make_parser, run
+from omni.encoder import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     from omni.whisper.decoder import WhisperDecoder
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     g = parser.add_argument_group("model")
     g.add_argument("--checkpoint", default="best", choices=["best", "last", "init"])
     g.add_argument("--lm", help="where the run's LM lies now, if it has moved")
-    g.add_argument("--encoder", default="openai/whisper-base",
+    g.add_argument("--encoder", default=DEFAULT_ENCODER,
         help="folder or hub id of the features' encoder, for the cascade")  # fmt: skip
     g.add_argument("--cascade", default="auto", choices=["auto", "on", "off"],
         help="auto: where Whisper's decoder lies on this machine, and on a CPU for at most "

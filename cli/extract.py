@@ -11,6 +11,7 @@ from cli._common import make_parser, run
 from extract.corpora.choose import Source, find_manifests
 from extract.corpora.librispeech import compare_with_published
 from extract.plan import SHARD_SIZE
+from omni.encoder import DEFAULT_ENCODER
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest, write_manifest
 
@@ -48,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("omni-extract", EXAMPLES)
     _add_input(parser.add_argument_group("input"))
     model = parser.add_argument_group("model")
-    model.add_argument("--encoder", default="openai/whisper-base", help="folder or hub id")
+    model.add_argument("--encoder", default=DEFAULT_ENCODER, help="folder or hub id")
     model.add_argument("--layers", default="last", help="last, all, or indices like 0,3,6")
     model.add_argument("--dtype", choices=("float16", "int8"), default="float16", help="on disk")
     model.add_argument(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from cli._common import make_parser, run
+from omni.encoder import DEFAULT_ENCODER
 
 PLUMBING = (
     "This is plumbing: it shows that audio, encoder, projector and LM fit together, and nothing\n"
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"check that the loss falls.\n\n{PLUMBING}",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--encoder", default="openai/whisper-base", help="folder or hub id")
+    model.add_argument("--encoder", default=DEFAULT_ENCODER, help="folder or hub id")
     model.add_argument("--seed", type=int, default=0, help="of the random weights")
     speed = parser.add_argument_group("speed")
     speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")

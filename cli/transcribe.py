@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli._common import make_parser, run
+from omni.encoder import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--checkpoint", default="best", choices=["best", "last", "init"],
         help="which projector of the run")  # fmt: skip
     g.add_argument("--lm", help="where the run's LM lies now, if it was moved")
-    g.add_argument("--encoder", default="openai/whisper-base", help="folder or hub id")
+    g.add_argument("--encoder", default=DEFAULT_ENCODER, help="folder or hub id")
     g = parser.add_argument_group("decoding")
     g.add_argument("--temperature", type=float, default=0.0, help="0: greedy")
     g.add_argument("--top-k", type=int, help="sample among the k best tokens only")

@@ -7,6 +7,7 @@ import numpy as np
 
 from extract.engines import Rank, missing_shards
 from extract.run import Settings, bytes_needed, make_job
+from omni.audio import SAMPLE_RATE
 from omni.formats.manifest import Manifest
 from omni.whisper.encoder import WhisperEncoder, chunk_count
 from omni.whisper.mel import WINDOW_SAMPLES
@@ -25,7 +26,7 @@ def estimate(
     job = make_job(manifest, encoder, settings)
     missing = range(len(job.plan)) if settings.overwrite else missing_shards(job, rank or Rank())
     rows = [manifest.utterances[i] for shard in missing for i in job.plan[shard]]
-    windows = sum(chunk_count(round(u.seconds * 16_000)) for u in rows)
+    windows = sum(chunk_count(round(u.seconds * SAMPLE_RATE)) for u in rows)
     seconds = windows * seconds_per_window(encoder, settings) if rows else 0.0
     parent = settings.out
     while not parent.exists():
@@ -42,7 +43,7 @@ def estimate(
 
 def seconds_per_window(encoder: WhisperEncoder, settings: Settings) -> float:
     """Wall time of a window at the run's batch size, on noise of LibriSpeech's mean length."""
-    wave = np.random.default_rng(0).standard_normal(min(12 * 16_000, WINDOW_SAMPLES)) * 0.1
+    wave = np.random.default_rng(0).standard_normal(min(12 * SAMPLE_RATE, WINDOW_SAMPLES)) * 0.1
     batch = [wave.astype(np.float32)] * settings.batch_size
     encoder.encode_windows(batch, settings.layers, settings.window).features.cpu()  # warms up
     start = time.perf_counter()

@@ -28,6 +28,7 @@ import torch
 from extract.allocator import give_back_memory, keep_memory_flat
 from extract.batches import Batches
 from omni.audio import SAMPLE_RATE, load_audio
+from omni.encoder import rate_config
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest, Utterance
 from omni.formats.shard_writer import ShardWriter, SplitSpec
@@ -98,7 +99,7 @@ def feature_config(
         "window": window.config(),
         "mel": MEL_VERSION,
         "trim": TRIM_VERSION,
-    }
+    } | rate_config(encoder)
 
 
 def extract_shards(

@@ -14,6 +14,7 @@ from extract.engines import Rank, missing_shards, run
 from extract.pipeline import Job, Stats, feature_config
 from extract.plan import make_plan
 from extract.progress import ProgressLine, stage_shares
+from omni.audio import SAMPLE_RATE
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest
 from omni.formats.shard_verify import verify_shard
@@ -142,7 +143,7 @@ def bytes_needed(job: Job, shards: Sequence[int], d_model: int) -> int:
     total = 0
     for shard in shards:
         for i in job.plan[shard]:
-            n_frames = frame_count(round(job.manifest.utterances[i].seconds * 16_000))
+            n_frames = frame_count(round(job.manifest.utterances[i].seconds * SAMPLE_RATE))
             total += n_frames * per_frame + ROW_OVERHEAD_BYTES
     return total
 

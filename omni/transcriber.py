@@ -13,12 +13,13 @@ import torch
 from omni.audio import SAMPLE_RATE
 from omni.bridge.projector import Projector, project
 from omni.bridge.prompt import Batch, Template, build_batch
+from omni.encoder import DEFAULT_ENCODER, WHISPER_FRAMES_PER_SECOND
 from omni.errors import OmniError
-from omni.evaluation.evaluate import FRAMES_PER_SECOND, TOKENS_PER_SECOND
+from omni.evaluation.evaluate import TOKENS_PER_SECOND
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
 from omni.nanochat.generate import generate
 from omni.runs import Run
-from omni.whisper.encoder import TRIM_VERSION, Layers, WhisperEncoder, load_encoder
+from omni.whisper.encoder import TRIM_VERSION, Layers, WhisperEncoder, frame_count, load_encoder
 from omni.whisper.mel import MEL_VERSION
 from omni.whisper.window import EXACT, Window, window_from_config
 
@@ -104,7 +105,7 @@ class Transcriber:
             mine = ids[at : at + len(chunks)]
             at += len(chunks)
             texts = [self.tok.decode(row).strip() for row in mine]
-            frames = [-(-len(chunk) * FRAMES_PER_SECOND // SAMPLE_RATE) for chunk in chunks]
+            frames = [frame_count(len(chunk)) for chunk in chunks]
             out.append(
                 Transcript(
                     " ".join(text for text in texts if text),
@@ -132,7 +133,7 @@ class Transcriber:
     ) -> list[list[int]]:
         features = self.features(waves)
         batch = self.batch(features)
-        caps = [8 + f.shape[-2] * TOKENS_PER_SECOND // FRAMES_PER_SECOND for f in features]
+        caps = [8 + f.shape[-2] * TOKENS_PER_SECOND // WHISPER_FRAMES_PER_SECOND for f in features]
         return generate(
             self.lm,
             batch.rows,
@@ -151,7 +152,7 @@ def load_transcriber(
     run: Run,
     which: str = "best",
     lm: str | None = None,
-    encoder: str = "openai/whisper-base",
+    encoder: str = DEFAULT_ENCODER,
     device: str = "cpu",
 ) -> Transcriber:
     """The models a run was trained with, each checked against the run's provenance.

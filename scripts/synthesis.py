@@ -16,9 +16,10 @@ import soundfile as sf
 import torch
 import torchaudio
 
+from omni.audio import SAMPLE_RATE
 from omni.errors import OmniError
 
-RATE = 16_000  # Hz, of every clip
+RATE = SAMPLE_RATE  # of every clip
 EDGE = 0.1  # seconds of silence kept at either end
 SILENCE = 0.01  # a sample below this share of the peak is silence
 PEAK = 0.6  # of full scale: Opus overshoots, and a clip must not clip

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from omni.encoder import frames_per_second
 from omni.errors import OmniError
-from omni.evaluation.evaluate import FRAMES_PER_SECOND
 from omni.formats import shards as shard_files
 from omni.formats.shards import Sample
 from omni.formats.splits import (
@@ -60,7 +60,8 @@ class TrainingData:
     @property
     def longest_seconds(self) -> float:
         """Length of the longest training utterance: beyond it a projector was never tried."""
-        return max(s.n_frames[i] for s in self.shards for i in s.places) / FRAMES_PER_SECOND
+        longest = max(s.n_frames[i] for s in self.shards for i in s.places)
+        return longest / frames_per_second(self.fingerprint_config)
 
 
 def gather(

@@ -25,7 +25,6 @@ from omni.nanochat.model import norm
 MAX_FRAMES = 1_000_000  # 5.5 hours; 1 GB in float16 at whisper-base's width
 MAX_KEPT = 40_000_000  # numbers in the rows of single soft tokens: 160 MB for each projector
 BATCH = 16
-FRAME_SECONDS = 0.02
 
 Progress = Callable[[str, int, int], None]
 

@@ -17,6 +17,7 @@ from omni.bridge.frames import derangement
 from omni.bridge.losses import per_row, token_losses
 from omni.bridge.projector import Projector, Soft, project
 from omni.bridge.prompt import Template, build_batch
+from omni.encoder import WHISPER_FRAMES_PER_SECOND
 from omni.errors import OmniError
 from omni.evaluation import scoring
 from omni.formats.shards import Sample
@@ -25,7 +26,6 @@ from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
 
 CONDITIONS = ("right", "shuffled", "zero", "mean", "none")
-FRAMES_PER_SECOND = 50
 TOKENS_PER_SECOND = 12  # nobody speaks faster; caps a decode that would never end
 
 
@@ -100,7 +100,7 @@ def transcribe(
         with torch.inference_mode():
             soft = project(projector, part, lm.device)
             batch = build_batch(lm, tok, soft, [None] * len(part), template)
-            cap = [8 + x.shape[-2] * TOKENS_PER_SECOND // FRAMES_PER_SECOND for x in part]
+            cap = [8 + x.shape[-2] * TOKENS_PER_SECOND // WHISPER_FRAMES_PER_SECOND for x in part]
             ids = generate(lm, batch.rows, batch.ve_rows, batch.lengths, stops, cap)
         texts += [tok.decode([i for i in row if i not in stops]).strip() for row in ids]
     return texts

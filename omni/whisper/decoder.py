@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omni.encoder import WHISPER_FRAMES_PER_SECOND
 from omni.errors import OmniError
 from omni.whisper.encoder import WhisperEncoder
 from omni.whisper.mel import WINDOW_SAMPLES
 from omni.whisper.weights import Weights, find_weights
-from omni.whisper.window import FRAMES_PER_SECOND, FULL_FRAMES
+from omni.whisper.window import FULL_FRAMES
 
 TOKENS_PER_SECOND = 12  # nobody speaks faster; caps a decode that would never end
 FEWEST_FRAMES = 10  # a window of less than 0.2 s holds no word, but Whisper would find some
@@ -90,7 +91,7 @@ class WhisperDecoder:
     def _greedy(self, windows: Sequence[np.ndarray]) -> list[list[int]]:
         """Ids of each window, prompt and end left out."""
         hidden = self.fill(windows)
-        caps = [8 + len(w) * TOKENS_PER_SECOND // FRAMES_PER_SECOND for w in windows]
+        caps = [8 + len(w) * TOKENS_PER_SECOND // WHISPER_FRAMES_PER_SECOND for w in windows]
         room = self.module.config.max_target_positions - len(self.start)
         out: list[list[int]] = [[] for _ in windows]
         feed = torch.tensor([self.start] * len(windows), device=hidden.device)

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from omni.audio import import_torchaudio
+from omni.audio import SAMPLE_RATE, import_torchaudio
+from omni.encoder import DEFAULT_ENCODER, WHISPER_FRAMES_PER_SECOND
 from omni.errors import OmniError
 from omni.whisper.mel import WINDOW_SAMPLES, log_mel
 from omni.whisper.weights import find_weights
 from omni.whisper.window import EXACT, Window
 
 TRIM_VERSION = 1  # part of the shard fingerprint: raise it when the kept frames change
-SAMPLES_PER_FRAME = 320  # 20 ms at 16 kHz: hop 160, then a convolution of stride 2
-DEFAULT_ENCODER = "openai/whisper-base"
+SAMPLES_PER_FRAME = SAMPLE_RATE // WHISPER_FRAMES_PER_SECOND
 
 Layers = Literal["last"] | Sequence[int]
 
@@ -53,7 +53,7 @@ def load_encoder(
 
 
 def frame_count(n_samples: int) -> int:
-    """Frames kept of a recording: one for each 20 ms begun."""
+    """Frames kept of a recording: one for each that is begun."""
     return -(-n_samples // SAMPLES_PER_FRAME)
 
 
@@ -107,6 +107,7 @@ class WhisperEncoder:
         self.d_model: int = self.module.config.d_model
         self.n_layers: int = self.module.config.encoder_layers
         self.n_mels: int = self.module.config.num_mel_bins
+        self.frames_per_second: float = WHISPER_FRAMES_PER_SECOND
 
     def encode(
         self, waves: Sequence[np.ndarray], layers: Layers = "last", window: Window = EXACT
@@ -121,7 +122,7 @@ class WhisperEncoder:
 
         Returns:
             A tensor on the device for each wave: (T, d), or (L, T, d) for a list of layers;
-            T = ceil(n / 320).
+            T = frame_count(n).
         """
         chunked = [split_windows(wave) for wave in waves]
         if any(not chunks for chunks in chunked):
@@ -160,7 +161,7 @@ class WhisperEncoder:
             window: gives all of them the same length F in frames.
 
         Returns:
-            (B, n_mels, 2 F) in the encoder's dtype, and ceil(n / 320) for each window.
+            (B, n_mels, 2 F) in the encoder's dtype, and `frame_count` of each window.
         """
         counts = [frame_count(len(wave)) for wave in windows]
         (length,) = {window.length(count) for count in counts}

@@ -10,9 +10,11 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from omni.audio import SAMPLE_RATE
+
 MEL_VERSION = 1  # part of the shard fingerprint: raise it when a feature's value changes
 WINDOW_SECONDS = 30
-WINDOW_SAMPLES = WINDOW_SECONDS * 16_000
+WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
 N_FFT = 400
 HOP = 160
 WINDOW_FRAMES = WINDOW_SAMPLES // HOP  # 3000
@@ -61,7 +63,7 @@ def _filters(n_mels: int, device: torch.device) -> torch.Tensor:
         num_mel_filters=n_mels,
         min_frequency=0.0,
         max_frequency=8000.0,
-        sampling_rate=16_000,
+        sampling_rate=SAMPLE_RATE,
         norm="slaney",
         mel_scale="slaney",
     )  # float64 (201, n_mels)

@@ -9,10 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from omni.encoder import WHISPER_FRAMES_PER_SECOND
 from omni.errors import OmniError
 from omni.whisper.mel import WINDOW_FRAMES, WINDOW_SECONDS
 
-FRAMES_PER_SECOND = 50
 FULL_FRAMES = WINDOW_FRAMES // 2  # the encoder's, after the convolution of stride 2
 STEP_SECONDS = 1  # fitted windows end at whole seconds: few lengths, so that equal ones batch
 DEFAULT_MARGIN = 2.0
@@ -31,7 +31,7 @@ class Window:
         """Frames to encode for `count` frames of speech: `count` <= it <= 1500."""
         if self.margin is None:
             return FULL_FRAMES
-        step = STEP_SECONDS * FRAMES_PER_SECOND
+        step = STEP_SECONDS * WHISPER_FRAMES_PER_SECOND
         return min(FULL_FRAMES, -(-(count + self._margin_frames()) // step) * step)
 
     def most_kept(self, length: int) -> int | None:
@@ -50,7 +50,7 @@ class Window:
         return {"fit": float(self.margin), "step": float(STEP_SECONDS)}
 
     def _margin_frames(self) -> int:
-        return math.ceil((self.margin or 0) * FRAMES_PER_SECOND)
+        return math.ceil((self.margin or 0) * WHISPER_FRAMES_PER_SECOND)
 
 
 EXACT = Window()
