@@ -1,15 +1,218 @@
-"""What every command shares: one-line errors, `--debug`, help that shows defaults.
+"""What every command shares: options, one-line errors, signals, output that any terminal takes.
 
 Must not know what any command does.
 """
 
 import argparse
+import codecs
+import contextlib
+import errno
+import io
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
+import cli
+from cli._stop import Stopped, stop_signals
 from omni.errors import OmniError
+
+EXIT_USAGE = 2
+EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+EXIT_BROKEN_PIPE = 141  # as a shell shows a program that SIGPIPE ended
+LONGEST_MESSAGE = 600  # characters; a library's message can be a page
+
+MENDS = {
+    errno.ENOSPC: "make room and run the same command again",
+    errno.EDQUOT: "make room and run the same command again",
+    errno.EACCES: "mend its permissions, or choose another place",
+    errno.EPERM: "mend its permissions, or choose another place",
+    errno.EROFS: "choose another place",
+}
+
+
+def make_parser(prog: str, description: str, positionals: str = "") -> argparse.ArgumentParser:
+    """A parser with the house's help format, `--debug` and `--version`.
+
+    Args:
+        positionals: what follows the options in the usage line; argparse's own line lists every
+            option, and is wrapped otherwise from one Python to the next.
+    """
+    parser = _Parser(
+        prog=prog,
+        usage=f"%(prog)s [options] {positionals}".rstrip(),
+        description=description,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
+    parser.add_argument("--version", action=_Version, help="show the version and stop")
+    return parser
+
+
+def run(
+    build_parser: Callable[[], argparse.ArgumentParser],
+    command: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse `argv`, run `command`, and turn whatever ends it into one line and an exit status.
+
+    Returns:
+        What `command` returned; an `OmniError`'s own status; 1 where the environment fails (a full
+        disk, a folder that can't be written, no memory); 70 for a fault of ours; 128 and the
+        signal's number after Ctrl-C, SIGTERM or SIGHUP; 141 where nobody reads the output.
+    """
+    if sys.excepthook is cli.quiet_interrupt:
+        sys.excepthook = sys.__excepthook__
+    debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    ending: BaseException
+    try:
+        with stop_signals():
+            _take_any_character()
+            warnings.showwarning = _one_line
+            try:
+                return _flushed(command(build_parser().parse_args(argv)))
+            except SystemExit as error:  # --help, --version, a wrong option
+                _flushed(0)
+                raise error
+    except (Exception, KeyboardInterrupt) as error:
+        ending = error
+    end = explain(ending)
+    if debug:
+        traceback.print_exception(ending)
+    _let_go_of_output()
+    if end.line:
+        with contextlib.suppress(OSError):  # standard error may be closed too
+            print(end.line, file=sys.stderr, flush=True)
+    return end.status
+
+
+class Ending(NamedTuple):
+    """How a command that failed ends: a line for standard error ("" for none), and its status."""
+
+    line: str
+    status: int
+
+
+def explain(error: BaseException) -> Ending:
+    """One line and an exit status for whatever ended a command."""
+    if isinstance(error, Stopped):
+        return Ending(f"stopped by {error}: {cli.AGAIN}", 128 + error.number)
+    if isinstance(error, KeyboardInterrupt):
+        return Ending(f"interrupted: {cli.AGAIN}", cli.EXIT_INTERRUPTED)
+    if isinstance(error, OmniError):
+        return Ending(f"error: {error}", error.exit_code)
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        return Ending("", EXIT_BROKEN_PIPE)
+    if isinstance(error, OSError):
+        return Ending(f"error: {_environment(error)}", 1)
+    if _is_out_of_memory(error):
+        full = OmniError("out of memory", _fold(str(error)), "take less at a time: smaller batches")
+        return Ending(f"error: {full}", 1)
+    what = _fold(f"{type(error).__name__}: {error}".rstrip(": "))
+    fault = OmniError(f"internal error: {what}", _place(error), "run again with --debug, report it")
+    return Ending(f"error: {fault}", EXIT_INTERNAL)
+
+
+def _environment(error: OSError) -> OmniError:
+    """What the system says, where, and how to mend it where that is plain."""
+    name = error.filename
+    where = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
+    said = error.strerror or _fold(str(error)) or type(error).__name__
+    return OmniError(said[0].lower() + said[1:], where, MENDS.get(error.errno or 0, ""))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python's own, or torch's, which is not imported for this."""
+    torch: Any = sys.modules.get("torch")
+    return isinstance(error, MemoryError) or (
+        torch is not None and isinstance(error, torch.OutOfMemoryError)
+    )
+
+
+def _place(error: BaseException) -> str:
+    """`folder/file.py:line` of the innermost of our own lines that the error went through."""
+    root = Path(__file__).resolve().parents[1]
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        file = Path(frame.filename)
+        if file.is_relative_to(root) and "site-packages" not in file.parts:
+            return f"{file.relative_to(root)}:{frame.lineno}"
+    return ""
+
+
+def _fold(text: str) -> str:
+    """On one line, and not endless."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE] + " …"
+
+
+def _flushed(status: int) -> int:
+    """The status, once standard output has taken everything: a pipe's end or a full disk shows."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OmniError(
+                f"can't write ({error.strerror})",
+                "standard output",
+                MENDS.get(error.errno or 0, ""),
+            ) from error
+    return status
+
+
+def _nobody_reads() -> bool:
+    """Whether it is standard output whose reader has gone (`… | head -1`)."""
+    try:
+        _flushed(0)
+    except BrokenPipeError:
+        return True
+    except OmniError:
+        return False
+    return False
+
+
+def _let_go_of_output() -> None:
+    """What standard output no longer takes is dropped: Python flushes once more when it exits, and
+    would complain in lines and a status of its own."""
+    try:
+        _flushed(0)
+    except (BrokenPipeError, OmniError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _take_any_character() -> None:
+    """Standard output writes what its encoding lacks as `\\uXXXX`, which JSON reads as well."""
+    codecs.register_error("omni-escape", _escape)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="omni-escape")
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    pairs = (units[i : i + 2].hex() for i in range(0, len(units), 2))
+    return "".join(f"\\u{pair}" for pair in pairs), error.end
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line, without the code that gave it."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with an option in one line, as every other error is said."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line, and the status of wrong usage."""
+        self.exit(EXIT_USAGE, f"error: {_fold(message)} ({self.prog} --help shows all options)\n")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -21,39 +224,19 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
         return super()._get_help_string(action)
 
 
-def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the house's help format and the `--debug` switch."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=description, formatter_class=_Formatter, allow_abbrev=False
-    )
-    parser.add_argument("--debug", action="store_true", help="show the full trace of an error")
-    return parser
+class _Version(argparse.Action):
+    """`--version`, which looks the version up only when asked."""
 
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
 
-def run(
-    parser: argparse.ArgumentParser,
-    command: Callable[[argparse.Namespace], int],
-    argv: Sequence[str] | None = None,
-) -> int:
-    """Parse `argv`, run `command`, and turn an `OmniError` into one line and an exit status.
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print `omni-VERB VERSION` and stop."""
+        from importlib.metadata import PackageNotFoundError, version
 
-    Returns:
-        The exit status: what `command` returned, the error's own, or 130 after Ctrl-C.
-    """
-    args = parser.parse_args(argv)
-    warnings.showwarning = _one_line
-    try:
-        return command(args)
-    except OmniError as error:
-        if args.debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on from here", file=sys.stderr)
-        return 130
-
-
-def _one_line(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning as one line, without the code that gave it."""
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        try:
+            found = version("nanochat-omni")
+        except PackageNotFoundError:
+            found = "(not installed)"
+        print(f"{parser.prog} {found}")
+        parser.exit()

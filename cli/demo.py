@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cli import _types
 from cli._common import make_parser, run
+from cli._places import require_folder
 from omni.errors import OmniError
 
 DESCRIPTION = """\
@@ -36,18 +38,30 @@ SUMMARY_KEYS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
+    return run(build_parser, demo, argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options."""
     parser = make_parser("omni-demo", DESCRIPTION)
     out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, default=Path("demo"), help="folder of everything it makes")
+    out.add_argument(
+        "--out", type=_types.path, default=Path("demo"), help="folder of everything it makes"
+    )
     model = parser.add_argument_group("model")
-    model.add_argument("--seed", type=int, default=0, help="of the projector and of the batches")
-    return run(parser, demo, argv)
+    model.add_argument(
+        "--seed", type=_types.seed, default=0, help="of the projector and of the batches"
+    )
+    return parser
 
 
 def demo(args: argparse.Namespace) -> int:
     """Run the three stages and sum them up in OUT/summary.json."""
+    from omni.formats.files import write_whole
+
     began = time.monotonic()
     out: Path = args.out
+    require_folder(out, "--out")
     shards, runs, report = out / "shards", out / "runs", out / "report.html"
     _stage("omni-extract", "--split", "demo", "--out", str(shards), "--manifests", str(out))
     _stage(
@@ -56,7 +70,7 @@ def demo(args: argparse.Namespace) -> int:
     )
     _stage("omni-pca", str(report), "--run", str(runs / RUN), "--shards", str(shards))
     summary = _summary(runs / RUN, report, time.monotonic() - began)
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_whole(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     print(_table(summary))
     print(f"report: {report}\nsummary: {out / 'summary.json'}")
     return 0
@@ -66,13 +80,33 @@ def _stage(command: str, *options: str) -> None:
     """Print one command and run it in a process of its own, as a reader would."""
     print(f"\n$ {shlex.join([command, *options])}", flush=True)
     module = "cli." + command.removeprefix("omni-").replace("-", "_")
-    done = subprocess.run([sys.executable, "-m", module, *options])
-    if done.returncode:
+    status = _wait(subprocess.Popen([sys.executable, "-m", module, *options]))
+    if status:
         raise OmniError(
-            f"{command} ended with status {done.returncode}",
+            f"{command} ended with status {status}",
             mend="mend what it says above and run the demo again; it goes on from there",
-            exit_code=done.returncode,
+            exit_code=status,
         )
+
+
+def _wait(stage: subprocess.Popen[bytes]) -> int:
+    """The stage's exit status. Whatever ends us ends the stage first, and waits for it.
+
+    Ctrl-C on a terminal reaches the stage by itself; SIGTERM, which it then doesn't heed, makes sure
+    where the signal was ours alone. Ctrl-C once more, while it cleans up, kills it.
+    """
+    try:
+        status = stage.wait()
+    except BaseException:
+        try:
+            stage.terminate()
+            stage.wait()
+        except BaseException:
+            stage.kill()
+            stage.wait()
+            raise
+        raise
+    return status if status >= 0 else 128 - status  # ended by a signal: as a shell shows it
 
 
 def _summary(folder: Path, report: Path, seconds: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cli import _types
 from cli._common import make_parser, run
 from omni.encoder import DEFAULT_ENCODER
 from omni.errors import OmniError
@@ -53,12 +54,23 @@ class Finding:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
+    return run(build_parser, doctor, argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options."""
     parser = make_parser("omni-doctor", DESCRIPTION)
     parser.add_argument("--offline", action="store_true", help="don't ask any host")
-    parser.add_argument("--encoder", default=DEFAULT_ENCODER, help="encoder to look for")
-    parser.add_argument("--lm", default="auto", help="LM to look for: path, name, auto or demo")
-    parser.add_argument("--out", type=Path, default=Path("shards"), help="where shards would go")
-    return run(parser, doctor, argv)
+    parser.add_argument(
+        "--encoder", type=_types.some, default=DEFAULT_ENCODER, help="encoder to look for"
+    )
+    parser.add_argument(
+        "--lm", type=_types.some, default="auto", help="LM to look for: path, name, auto or demo"
+    )
+    parser.add_argument(
+        "--out", type=_types.path, default=Path("shards"), help="where shards would go"
+    )
+    return parser
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -214,3 +226,7 @@ def check_network() -> Iterator[Finding]:
                 f"{name} does not answer at {parts.hostname}",
                 f"{error}; needed only for downloads",
             )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,10 +5,11 @@ import json
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli import _types
 from cli._common import make_parser, run
+from cli._places import require_file
 from omni.encoder import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
@@ -50,29 +51,47 @@ ROWS = (
 
 def build_parser() -> argparse.ArgumentParser:
     """All options."""
-    parser = make_parser("omni-eval", DESCRIPTION)
+    parser = make_parser("omni-eval", DESCRIPTION, "[RUN]")
     g = parser.add_argument_group("input")
-    g.add_argument("run", nargs="?", help="the run's folder; the newest below runs/ if left out")
-    g.add_argument("--shards", nargs="+", metavar="DIR",
+    g.add_argument(
+        "run",
+        nargs="?",
+        metavar="RUN",
+        type=_types.some,
+        help="the run's folder; the newest below runs/ if left out",
+    )
+    g.add_argument("--runs", type=_types.path, metavar="DIR",
+        help="where the newest run is looked for; else in runs/")  # fmt: skip
+    g.add_argument("--shards", nargs="+", metavar="DIR", type=_types.some,
         help="folders of extracted splits; by default those of the run")  # fmt: skip
-    g.add_argument("--split", nargs="+", metavar="NAME",
+    g.add_argument("--split", nargs="+", metavar="NAME", type=_types.some,
         help="only these splits; by default all that don't train")  # fmt: skip
-    g.add_argument("--limit", type=int, default=0, help="utterances of each split; 0: all")
+    g.add_argument(
+        "--limit", type=_types.whole(), default=0, help="utterances of each split; 0: all"
+    )
     g = parser.add_argument_group("model")
     g.add_argument("--checkpoint", default="best", choices=["best", "last", "init"])
-    g.add_argument("--lm", help="where the run's LM lies now, if it has moved")
-    g.add_argument("--encoder", default=DEFAULT_ENCODER,
+    g.add_argument("--lm", type=_types.some, help="where the run's LM lies now, if it has moved")
+    g.add_argument("--encoder", type=_types.some, default=DEFAULT_ENCODER,
         help="folder or hub id of the features' encoder, for the cascade")  # fmt: skip
     g.add_argument("--cascade", default="auto", choices=["auto", "on", "off"],
         help="auto: where Whisper's decoder lies on this machine, and on a CPU for at most "
         f"{AUTO_CASCADE} transcripts a split; on: download it if need be, any number")  # fmt: skip
     g = parser.add_argument_group("output")
-    g.add_argument("--json", metavar="FILE", help="write all figures, one entry an utterance")
-    g.add_argument("--examples", type=int, default=8, help="transcripts to show of each split")
+    g.add_argument(
+        "--json", type=_types.path, metavar="FILE", help="write all figures, one entry an utterance"
+    )
+    g.add_argument(
+        "--examples", type=_types.whole(), default=8, help="transcripts to show of each split"
+    )
     g = parser.add_argument_group("speed")
-    g.add_argument("--batch-size", type=int, default=32, help="utterances a forward pass")
-    g.add_argument("--decode-limit", type=int, help="transcribe at most so many of each split")
-    g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    g.add_argument(
+        "--batch-size", type=_types.whole(1), default=32, help="utterances a forward pass"
+    )
+    g.add_argument(
+        "--decode-limit", type=_types.whole(), help="transcribe at most so many of each split"
+    )
+    g.add_argument("--device", type=_types.device, default="auto", help="auto, cpu, cuda, cuda:1")
     return parser
 
 
@@ -90,7 +109,9 @@ def command(args: argparse.Namespace) -> int:
     from omni.runs import load_run, newest_run
     from train.data import HELD_OUT_NAME
 
-    trained = load_run(args.run) if args.run else newest_run()
+    if args.json:
+        require_file(args.json, "--json")
+    trained = load_run(args.run) if args.run else newest_run(args.runs or "runs")
     options = trained.config["train"]
     roots = args.shards or [*options["shards"], *options["eval_shards"]]
     found = [split for root in roots for split in find_splits(root)]
@@ -132,7 +153,7 @@ def command(args: argparse.Namespace) -> int:
             results[name]["cascade_verdict"] = cascade_verdict(figures)
         _print(name, results[name])
     if args.json:
-        with atomic(Path(args.json)) as out:
+        with atomic(args.json) as out:
             out.write((json.dumps(results, indent=1) + "\n").encode())
     return 0
 
@@ -180,7 +201,7 @@ def _print(name: str, figures: dict[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
-    return run(build_parser(), command, argv)
+    return run(build_parser, command, argv)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli import _types
 from cli._common import make_parser, run
-from extract.corpora.choose import Source, find_manifests
-from extract.corpora.librispeech import compare_with_published
-from extract.plan import SHARD_SIZE
+from cli._places import require_file, require_folder
 from omni.encoder import DEFAULT_ENCODER
 from omni.errors import OmniError
-from omni.formats.manifest import Manifest, write_manifest
 
 if TYPE_CHECKING:  # importing them takes seconds, which --help should not
     from extract.engines import Rank
     from extract.run import Settings
+    from omni.formats.manifest import Manifest
     from omni.whisper.encoder import WhisperEncoder
 
 SMALL_SHARD_SIZE = 32  # the embedded corpora: several shards, though they are small
@@ -41,7 +40,7 @@ Exit status: 0 all done, 3 done but some utterances failed (failures.jsonl says 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
-    return run(build_parser(), extract, argv)
+    return run(build_parser, extract, argv)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,8 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("omni-extract", EXAMPLES)
     _add_input(parser.add_argument_group("input"))
     model = parser.add_argument_group("model")
-    model.add_argument("--encoder", default=DEFAULT_ENCODER, help="folder or hub id")
-    model.add_argument("--layers", default="last", help="last, all, or indices like 0,3,6")
+    model.add_argument(
+        "--encoder", type=_types.some, default=DEFAULT_ENCODER, help="folder or hub id"
+    )
+    model.add_argument(
+        "--layers", type=_types.layers, default="last", help="last, all, or indices like 0,3,6"
+    )
     model.add_argument("--dtype", choices=("float16", "int8"), default="float16", help="on disk")
     model.add_argument(
         "--window",
@@ -59,21 +62,32 @@ def build_parser() -> argparse.ArgumentParser:
         help="30: exact; fit: speech and a margin of silence, faster, other features",
     )
     model.add_argument(
-        "--margin", type=float, metavar="SECONDS", help="of --window fit (default: 2)"
+        "--margin",
+        type=_types.number(0, 30),
+        metavar="SECONDS",
+        help="of --window fit (default: 2)",
     )
     _add_output(parser.add_argument_group("output"))
     speed = parser.add_argument_group("speed")
-    speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    speed.add_argument(
+        "--device", type=_types.device, default="auto", help="auto, cpu, cuda, cuda:1, …"
+    )
     cpu, gpu = BATCH_SIZE["cpu"], BATCH_SIZE["cuda"]
     speed.add_argument(
         "--batch-size",
-        type=int,
+        type=_types.whole(1),
         help=f"windows a batch (default: {cpu} on a CPU, 1 if they fit, {gpu} on a GPU)",
     )
     speed.add_argument(
-        "--workers", type=int, help="decoding threads (default: 2; up to 16 for a GPU)"
+        "--workers",
+        type=_types.whole(1, 1024),
+        help="decoding threads (default: 2; up to 16 for a GPU)",
     )
-    speed.add_argument("--threads", type=int, help="threads of the encoder on a CPU (default: all)")
+    speed.add_argument(
+        "--threads",
+        type=_types.whole(1, 1024),
+        help="threads of the encoder on a CPU (default: all)",
+    )
     speed.add_argument(
         "--engine",
         choices=("local", "ray"),
@@ -81,29 +95,35 @@ def build_parser() -> argparse.ArgumentParser:
         help="ray: actors of a cluster that shares the output folder (extra ray)",
     )
     speed.add_argument(
-        "--ray-workers", type=int, help="actors (default: one for each GPU of the cluster, else 2)"
+        "--ray-workers",
+        type=_types.whole(1),
+        help="actors (default: one for each GPU of the cluster, else 2)",
     )
     speed.add_argument(
-        "--rank", type=int, help="of this process (default: torchrun's or SLURM's, or 0)"
+        "--rank", type=_types.whole(), help="of this process (default: torchrun's or SLURM's, or 0)"
     )
-    speed.add_argument("--world-size", type=int, help="processes that share the shards")
+    speed.add_argument("--world-size", type=_types.whole(1), help="processes that share the shards")
     return parser
 
 
 def _add_input(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--split",
+        type=_types.some,
         default="demo",
         help="demo, noise, smoke, or a split of the corpus (any spelling)",
     )
     group.add_argument(
         "--root",
-        type=Path,
+        type=_types.path,
         help="folder that holds the split or its tar.gz (unpacked there), or the one above it",
     )
-    group.add_argument("--audio-dir", type=Path, help="any folder of audio instead of LibriSpeech")
+    group.add_argument(
+        "--audio-dir", type=_types.path, help="any folder of audio instead of LibriSpeech"
+    )
     group.add_argument(
         "--transcripts",
+        type=_types.some,
         default="auto",
         metavar="TABLE|auto|none",
         help="with --audio-dir: tsv, csv, jsonl or parquet; auto: .txt or .trans.txt beside the audio",
@@ -113,7 +133,9 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         choices=("train", "eval"),
         help="what the split is for (default: by the words of its name; not guessed where they don't tell)",
     )
-    group.add_argument("--manifest", type=Path, help="a manifest parquet instead of a corpus")
+    group.add_argument(
+        "--manifest", type=_types.path, help="a manifest parquet instead of a corpus"
+    )
     group.add_argument(
         "--source",
         choices=("auto", "disk", "hf", "openslr"),
@@ -121,22 +143,29 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         help="of a LibriSpeech split without --root; auto: the first that has it",
     )
     group.add_argument(
-        "--downloads", type=Path, default=Path("data"), help="folder that downloads are kept in"
+        "--downloads",
+        type=_types.path,
+        default=Path("data"),
+        help="folder that downloads are kept in",
     )
-    group.add_argument("--limit", type=int, help="only that many utterances, the plan's first")
+    group.add_argument(
+        "--limit", type=_types.whole(1), help="only that many utterances, the plan's first"
+    )
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
+    from extract.plan import SHARD_SIZE
+
     group.add_argument(
-        "--out", type=Path, default=Path("shards"), help="folder of the split folders"
+        "--out", type=_types.path, default=Path("shards"), help="folder of the split folders"
     )
     group.add_argument(
-        "--manifests", type=Path, default=Path("manifests"), help="folder of the manifests"
+        "--manifests", type=_types.path, default=Path("manifests"), help="folder of the manifests"
     )
     group.add_argument("--manifest-only", action="store_true", help="write the manifest and stop")
     group.add_argument(
         "--shard-size",
-        type=int,
+        type=_types.whole(1),
         help=f"utterances a shard (default: {SHARD_SIZE}; {SMALL_SHARD_SIZE} for demo, noise and smoke)",
     )
     group.add_argument("--overwrite", action="store_true", help="replace shards made otherwise")
@@ -144,21 +173,28 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--repair", action="store_true", help="look at every byte, remake faulty shards"
     )
     group.add_argument(
-        "--verify", type=Path, metavar="SHARDS", help="only look at every byte there"
+        "--verify", type=_types.path, metavar="SHARDS", help="only look at every byte there"
     )
     group.add_argument(
         "--dry-run", action="store_true", help="say what would be done, how large, how long"
     )
-    group.add_argument("--json", type=Path, metavar="FILE", help="write the summary there too")
     group.add_argument(
-        "--max-failures", type=int, default=100, help="stop when more utterances fail"
+        "--json", type=_types.path, metavar="FILE", help="write the summary there too"
+    )
+    group.add_argument(
+        "--max-failures", type=_types.whole(), default=100, help="stop when more utterances fail"
     )
 
 
 def extract(args: argparse.Namespace) -> int:
     """Do what the arguments ask; returns the exit status."""
+    from extract.corpora.choose import Source, find_manifests
+    from extract.corpora.librispeech import compare_with_published
+    from omni.formats.manifest import write_manifest
+
     if args.verify:
         return verify(args.verify)
+    require_places(args)
     manifests = find_manifests(
         Source(
             split=args.split,
@@ -183,6 +219,20 @@ def extract(args: argparse.Namespace) -> int:
     return 0 if args.manifest_only else extract_manifests(args, manifests)
 
 
+def require_places(args: argparse.Namespace) -> None:
+    """Refuse at once what could not be written in the end.
+
+    Raises:
+        OmniError: the option, the place, and what is wrong with it.
+    """
+    if args.manifest is None:
+        require_folder(args.manifests, "--manifests")
+    if not args.manifest_only:
+        require_folder(args.out, "--out")
+    if args.json:
+        require_file(args.json, "--json")
+
+
 def verify(root: Path) -> int:
     """Name each fault of the shards below `root`; 1 if there is one."""
     from omni.formats.shard_verify import split_folders, verify_split
@@ -197,7 +247,7 @@ def verify(root: Path) -> int:
     return 1 if n_faults else 0
 
 
-def extract_manifests(args: argparse.Namespace, manifests: Sequence[Manifest]) -> int:
+def extract_manifests(args: argparse.Namespace, manifests: "Sequence[Manifest]") -> int:
     """Load the encoder once, extract each split, print the summary."""
     from extract.estimate import estimate
     from extract.run import extract_split, summary, summary_json
@@ -226,6 +276,7 @@ def extract_manifests(args: argparse.Namespace, manifests: Sequence[Manifest]) -
 
 def make_settings(args: argparse.Namespace, encoder: "WhisperEncoder") -> "Settings":
     """Options and their defaults, which depend on the device and the corpus."""
+    from extract.plan import SHARD_SIZE
     from extract.run import Settings
     from omni.whisper.encoder import parse_layers
     from omni.whisper.window import EXACT, make_window
@@ -270,6 +321,10 @@ def find_rank(args: argparse.Namespace) -> "Rank":
         return rank_from_environment()
     if args.rank is None or args.world_size is None:
         raise OmniError("--rank and --world-size go together")
+    if args.rank >= args.world_size:
+        raise OmniError(
+            f"there is no rank {args.rank} of {args.world_size}", "--rank", "count ranks from 0"
+        )
     return Rank(args.rank, args.world_size, 0)
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from cli import _types
 from cli._common import make_parser, run
 
 DESCRIPTION = """\
@@ -20,18 +21,18 @@ Look at a nanochat checkpoint of any era.
 
 def build_parser() -> argparse.ArgumentParser:
     """All options, in groups."""
-    parser = make_parser("omni-lm", DESCRIPTION)
+    parser = make_parser("omni-lm", DESCRIPTION, "inspect PATH")
     parser.add_argument("verb", choices=["inspect"], help="what to do")
-    parser.add_argument("path", metavar="PATH",
+    parser.add_argument("path", metavar="PATH", type=_types.some,
         help="a folder, a model_*.pt, d12, sft:d20, a hub id, auto or demo")  # fmt: skip
     g = parser.add_argument_group("model")
-    g.add_argument("--softcap", type=float,
+    g.add_argument("--softcap", type=_types.number(above=0),
         help="override where keys can't tell era C from C20")  # fmt: skip
     g.add_argument("--rope-bf16", choices=["yes", "no"],
         help="override of the rotary table's rounding")  # fmt: skip
     g = parser.add_argument_group("memory estimate")
-    g.add_argument("--batch", type=int, default=8, help="rows of a training batch")
-    g.add_argument("--length", type=int, default=512, help="positions of a row")
+    g.add_argument("--batch", type=_types.whole(1), default=8, help="rows of a training batch")
+    g.add_argument("--length", type=_types.whole(1), default=512, help="positions of a row")
     g = parser.add_argument_group("output")
     g.add_argument("--json", action="store_true", help="one JSON object instead of text")
     return parser
@@ -100,7 +101,7 @@ def _memory(facts: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
-    return run(build_parser(), command, argv)
+    return run(build_parser, command, argv)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cli import _types
 from cli._common import make_parser, run
+from cli._places import require_file, require_folder
 
 DESCRIPTION = """\
 Does projected audio land where text lives, and does the frozen LM listen to it? Writes one page that
@@ -16,32 +18,55 @@ opens from disk (numbers with controls first, pictures second) and report.json w
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
-    return run(_parser(), _report, argv)
+    return run(build_parser, command, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("omni-pca", DESCRIPTION)
-    parser.add_argument("out", nargs="?", default="report.html", help="the page to write")
+def build_parser() -> argparse.ArgumentParser:
+    """All options, in groups."""
+    parser = make_parser("omni-pca", DESCRIPTION, "[OUT]")
+    parser.add_argument(
+        "out",
+        nargs="?",
+        metavar="OUT",
+        type=_types.path,
+        default="report.html",
+        help="the page to write",
+    )
     given = parser.add_argument_group("input")
     given.add_argument(
-        "--run", action="append", default=[], metavar="RUN",
+        "--run", action="append", default=[], metavar="RUN", type=_types.some,
         help="run folder; again for runs side by side (default: the newest below runs/)",
     )  # fmt: skip
     given.add_argument(
-        "--shards", action="append", default=[], metavar="DIR",
+        "--runs", type=_types.path, metavar="DIR",
+        help="where the newest run is looked for (default: in runs/)",
+    )  # fmt: skip
+    given.add_argument(
+        "--shards", action="append", default=[], metavar="DIR", type=_types.some,
         help="shard folder, its held-out splits are used (default: those of the run)",
     )  # fmt: skip
-    given.add_argument("--utterances", type=_count, default=200, help="held-out utterances to use")
-    given.add_argument("--seed", type=int, default=0, help="of samples, resamples and folds")
+    given.add_argument(
+        "--utterances", type=_types.whole(1), default=200, help="held-out utterances to use"
+    )
+    given.add_argument(
+        "--seed", type=_types.seed, default=0, help="of samples, resamples and folds"
+    )
     model = parser.add_argument_group("model")
-    model.add_argument("--lm", default="", help="LM checkpoint (default: the run's)")
+    model.add_argument(
+        "--lm", type=_types.some, default="", help="LM checkpoint (default: the run's)"
+    )
     output = parser.add_argument_group("output")
-    output.add_argument("--points", type=_count, default=5000, help="points in a picture, at most")
     output.add_argument(
-        "--png", metavar="DIR", help="also write the figures as PNG files, for a paper"
+        "--points", type=_types.whole(1), default=5000, help="points in a picture, at most"
     )
     output.add_argument(
-        "--export-projector", metavar="DIR",
+        "--png",
+        type=_types.path,
+        metavar="DIR",
+        help="also write the figures as PNG files, for a paper",
+    )
+    output.add_argument(
+        "--export-projector", type=_types.path, metavar="DIR",
         help="also write the points as TSV for TensorBoard's embedding projector",
     )  # fmt: skip
     output.add_argument(
@@ -49,25 +74,35 @@ def _parser() -> argparse.ArgumentParser:
         help="also log numbers and figures to the run's wandb page; auto: online with a key",
     )  # fmt: skip
     speed = parser.add_argument_group("speed")
-    speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    speed.add_argument(
+        "--device", type=_types.device, default="auto", help="auto, cpu, cuda, cuda:1"
+    )
     return parser
 
 
-def _report(args: argparse.Namespace) -> int:
+def command(args: argparse.Namespace) -> int:
+    """Measure, draw, write."""
     # Torch and scikit-learn take seconds to import: `--help` does not wait for them.
 
     from analyze.examine import Request
     from analyze.page import export
     from analyze.report import make_report
     from omni.device import pick_device
+    from omni.errors import OmniError
     from omni.formats.splits import find_splits
     from omni.runs import load_run, newest_run
     from omni.tracking import WANDB_PROJECT, wandb_mode
 
     start = time.perf_counter()
+    if args.out.suffix == ".json":
+        raise OmniError("the page can't have the numbers' name", str(args.out), "call it .html")
+    require_file(args.out, "OUT")
+    for option in ("png", "export_projector"):
+        if getattr(args, option):
+            require_folder(getattr(args, option), f"--{option.replace('_', '-')}")
     mode = wandb_mode(args.wandb)
     device = pick_device(args.device)
-    chosen = [load_run(path) for path in args.run] or [newest_run()]
+    chosen = [load_run(path) for path in args.run] or [newest_run(args.runs or "runs")]
     request = Request(
         shards=args.shards,
         utterances=args.utterances,
@@ -110,13 +145,6 @@ class _Progress:
 
 def _announce(run: object) -> None:
     print(f"measuring {getattr(run, 'path', run)}", file=sys.stderr)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 if __name__ == "__main__":

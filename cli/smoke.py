@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from cli import _types
 from cli._common import make_parser, run
 from omni.encoder import DEFAULT_ENCODER
 
@@ -20,31 +21,38 @@ PLUMBING = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 if the loss fell far enough."""
+    return run(build_parser, command, argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options, in groups."""
     parser = make_parser(
         "omni-smoke",
         "Push five sine clips through Whisper, a projector and a random nanochat of 6 layers, and\n"
         f"check that the loss falls.\n\n{PLUMBING}",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--encoder", default=DEFAULT_ENCODER, help="folder or hub id")
-    model.add_argument("--seed", type=int, default=0, help="of the random weights")
+    model.add_argument(
+        "--encoder", type=_types.some, default=DEFAULT_ENCODER, help="folder or hub id"
+    )
+    model.add_argument("--seed", type=_types.seed, default=0, help="of the random weights")
     speed = parser.add_argument_group("speed")
-    speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    speed.add_argument("--steps", type=int, default=50, help="training steps")
-    return run(parser, _smoke, argv)
+    speed.add_argument(
+        "--device", type=_types.device, default="auto", help="auto, cpu, cuda, cuda:1, …"
+    )
+    speed.add_argument("--steps", type=_types.whole(1), default=50, help="training steps")
+    return parser
 
 
-def _smoke(args: argparse.Namespace) -> int:
+def command(args: argparse.Namespace) -> int:
+    """Extract, train and say whether it passed."""
     # Imported late: --help must not wait for torch.
     from extract.corpora.smoke import smoke_manifest
     from omni.audio import load_audio
     from omni.device import pick_device
-    from omni.errors import OmniError
     from omni.whisper.encoder import load_encoder
     from train.smoke import FALL, smoke
 
-    if args.steps < 1:
-        raise OmniError("a smoke run needs at least one step", f"--steps {args.steps}")
     device = pick_device(args.device)
     print(PLUMBING)
     began = time.monotonic()

@@ -7,7 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from cli import _types
 from cli._common import make_parser, run
+from cli._places import require_folder
 
 DESCRIPTION = """\
 Train a projector that turns Whisper features into soft tokens for a frozen nanochat.
@@ -32,83 +34,90 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_input_and_model(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     g = parser.add_argument_group("input")
-    g.add_argument("--shards", nargs="+", default=["shards"], metavar="DIR",
+    g.add_argument("--shards", nargs="+", default=["shards"], metavar="DIR", type=_types.some,
         help="folders or URLs (s3://...) of extracted splits; globs and brace lists too")  # fmt: skip
-    g.add_argument("--weights", nargs="+", type=float, default=[], metavar="W",
+    g.add_argument("--weights", nargs="+", type=_types.number(above=0, most=1000), default=[], metavar="W",
         help="how often each --shards folder is seen in a pass (2, 0.5); once by default")  # fmt: skip
-    g.add_argument("--eval-shards", nargs="+", default=[], metavar="DIR",
+    g.add_argument("--eval-shards", nargs="+", default=[], metavar="DIR", type=_types.some,
         help="evaluate on the splits below these instead")  # fmt: skip
     g.add_argument("--shuffle-pairs", action="store_true",
         help="control: train on wrong pairs of audio and text")  # fmt: skip
 
     g = parser.add_argument_group("model")
-    g.add_argument("--lm", default=default["lm"],
+    g.add_argument("--lm", type=_types.some, default=default["lm"],
         help="nanochat: auto (your newest, else the demo LM), demo, a folder, d12, sft:d20")  # fmt: skip
     g.add_argument("--prompt", help="text after the audio; by default what the checkpoint needs")
     g.add_argument("--audio-first", action="store_true",
         help="soft tokens before bos instead of after it, for comparison")  # fmt: skip
     g.add_argument("--projector", default=default["projector"], choices=["mlp", "conv", "linear"])
-    g.add_argument("--stack", type=int, default=default["stack"],
+    g.add_argument("--stack", type=_types.whole(1, 1500), default=default["stack"],
         help="Whisper frames (20 ms) to a soft token")  # fmt: skip
-    g.add_argument("--hidden", type=int, default=default["hidden"], help="width inside")
+    g.add_argument("--hidden", type=_types.whole(1, 65_536), default=default["hidden"],
+        help="width inside")  # fmt: skip
     g.add_argument("--audio-ve", default=default["audio_ve"], choices=["learned", "shared", "zero"],
         help="value-embedding rows of audio")  # fmt: skip
 
 
 def _add_recipe(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     g = parser.add_argument_group("recipe")
-    g.add_argument("--steps", type=int, default=default["steps"],
+    g.add_argument("--steps", type=_types.whole(), default=default["steps"],
         help="optimiser steps; 0: ten passes over the data, 100 to 8,000 steps")  # fmt: skip
-    g.add_argument("--batch-size", type=int, default=default["batch_size"],
+    g.add_argument("--batch-size", type=_types.whole(1), default=default["batch_size"],
         help="utterances a step, over all ranks")  # fmt: skip
-    g.add_argument("--batch-frames", type=int, default=default["batch_frames"],
+    g.add_argument("--batch-frames", type=_types.whole(), default=default["batch_frames"],
         help="instead: as many utterances as pad to so many frames (50 a second); 0: off")  # fmt: skip
-    g.add_argument("--lr", type=float, default=default["lr"], help="peak learning rate")
-    g.add_argument("--warmup", type=int, default=default["warmup"], help="steps to the peak")
-    g.add_argument("--clip", type=float, default=default["clip"], help="largest gradient norm")
-    g.add_argument("--ctc-weight", type=float, default=default["ctc_weight"],
+    g.add_argument("--lr", type=_types.number(above=0), default=default["lr"],
+        help="peak learning rate")  # fmt: skip
+    g.add_argument("--warmup", type=_types.whole(), default=default["warmup"],
+        help="steps to the peak")  # fmt: skip
+    g.add_argument("--clip", type=_types.number(above=0), default=default["clip"],
+        help="largest gradient norm")  # fmt: skip
+    g.add_argument("--ctc-weight", type=_types.number(), default=default["ctc_weight"],
         help="weight of a CTC loss of soft tokens against the LM's embedding table")  # fmt: skip
-    for name, text in (
-        ("noise", "noise on frames, in shares of each channel's spread"),
-        ("gain", "random scale and offset of each channel, in shares of its spread"),
-        ("mask", "share of frames set to zero"),
-        ("stretch", "largest change of speaking rate"),
+    for name, below, text in (
+        ("noise", None, "noise on frames, in shares of each channel's spread"),
+        ("gain", None, "random scale and offset of each channel, in shares of its spread"),
+        ("mask", 1, "share of frames set to zero"),
+        ("stretch", 1, "largest change of speaking rate"),
     ):
-        g.add_argument(f"--{name}", type=float, default=default[name], help=text)
-    g.add_argument("--buffer", type=int, default=default["buffer"],
+        kind = _types.number(below=below)
+        g.add_argument(f"--{name}", type=kind, default=default[name], help=text)
+    g.add_argument("--buffer", type=_types.whole(1), default=default["buffer"],
         help="samples shuffled together")  # fmt: skip
-    g.add_argument("--seed", type=int, default=default["seed"])
+    g.add_argument("--seed", type=_types.seed, default=default["seed"],
+        help="of the projector, the batches and the augmentation")  # fmt: skip
 
 
 def _add_output_and_speed(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
     g = parser.add_argument_group("output")
-    g.add_argument(
-        "--run", default="projector", metavar="NAME", help="the run's folder is runs/NAME"
-    )
-    g.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept")
+    g.add_argument("--run", type=_types.name, default="projector", metavar="NAME",
+        help="the run's folder is RUNS/NAME")  # fmt: skip
+    g.add_argument("--runs", type=_types.path, default=Path("runs"), metavar="DIR",
+        help="where runs are kept")  # fmt: skip
     g.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-    g.add_argument("--eval-every", type=int, default=default["eval_every"],
+    g.add_argument("--eval-every", type=_types.whole(), default=default["eval_every"],
         help="steps between evaluations; 0: a fifth of all")  # fmt: skip
-    g.add_argument("--save-every", type=int, default=default["save_every"],
+    g.add_argument("--save-every", type=_types.whole(), default=default["save_every"],
         help="steps between checkpoints; 0: as evaluations")  # fmt: skip
-    g.add_argument("--eval-limit", type=int, default=default["eval_limit"],
+    g.add_argument("--eval-limit", type=_types.whole(), default=default["eval_limit"],
         help="utterances of each split to evaluate; 0: all")  # fmt: skip
-    g.add_argument("--decode-limit", type=int, default=default["decode_limit"],
+    g.add_argument("--decode-limit", type=_types.whole(), default=default["decode_limit"],
         help="of these, utterances to transcribe for WER")  # fmt: skip
     g.add_argument("--wandb", default=default["wandb"],
         choices=["auto", "online", "offline", "disabled"],
         help="auto: online with a key, else offline")  # fmt: skip
 
     g = parser.add_argument_group("speed")
-    g.add_argument("--micro-batch-size", type=int, default=default["micro_batch_size"],
+    g.add_argument("--micro-batch-size", type=_types.whole(), default=default["micro_batch_size"],
         help="utterances in one forward pass; 0: the whole batch. Less memory, same result")  # fmt: skip
     g.add_argument("--checkpoint-activations", action="store_true",
         help="compute the LM's layers twice instead of keeping them: less memory, same result")  # fmt: skip
     g.add_argument("--compile", action="store_true",
         help="torch.compile the LM's layers: a minute at the start, then faster steps on a GPU")  # fmt: skip
-    g.add_argument("--workers", type=int, default=default["workers"],
+    g.add_argument("--workers", type=_types.whole(0, 1024), default=default["workers"],
         help="processes that read shards; 0: a thread")  # fmt: skip
-    g.add_argument("--device", default=default["device"], help="auto, cpu, cuda, cuda:1")
+    g.add_argument("--device", type=_types.device, default=default["device"],
+        help="auto, cpu, cuda, cuda:1")  # fmt: skip
 
 
 def command(args: argparse.Namespace) -> int:
@@ -120,7 +129,8 @@ def command(args: argparse.Namespace) -> int:
     for name in ("shards", "weights", "eval_shards"):
         values[name] = tuple(values[name])
     options = TrainOptions(**values)
-    folder = Path(args.runs) / args.run
+    folder: Path = args.runs / args.run
+    require_folder(folder, "--runs")
     train(options, folder, args.resume, ["omni-train-projector", *sys.argv[1:]])
     print(f"run: {folder}")
     return 0
@@ -128,7 +138,7 @@ def command(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
-    return run(build_parser(), command, argv)
+    return run(build_parser, command, argv)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli import _types
 from cli._common import make_parser, run
 from omni.encoder import DEFAULT_ENCODER
 
@@ -29,28 +30,39 @@ than the run's utterances, or than 30 s, are cut at pauses. Exit status: 0, or 1
 
 def build_parser() -> argparse.ArgumentParser:
     """All options, in groups."""
-    parser = make_parser("omni-transcribe", DESCRIPTION)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="audio files; - is standard input")
+    parser = make_parser("omni-transcribe", DESCRIPTION, "FILE [FILE ...]")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        type=_types.some,
+        help="audio files; - is standard input",
+    )
     g = parser.add_argument_group("model")
-    g.add_argument("--run", type=Path, metavar="DIR", help="a run's folder; else the newest one")
-    g.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are looked for")
+    g.add_argument(
+        "--run", type=_types.path, metavar="DIR", help="a run's folder; else the newest one"
+    )
+    g.add_argument(
+        "--runs", type=_types.path, default=Path("runs"), help="where runs are looked for"
+    )
     g.add_argument("--checkpoint", default="best", choices=["best", "last", "init"],
         help="which projector of the run")  # fmt: skip
-    g.add_argument("--lm", help="where the run's LM lies now, if it was moved")
-    g.add_argument("--encoder", default=DEFAULT_ENCODER, help="folder or hub id")
+    g.add_argument("--lm", type=_types.some, help="where the run's LM lies now, if it was moved")
+    g.add_argument("--encoder", type=_types.some, default=DEFAULT_ENCODER,
+        help="folder or hub id")  # fmt: skip
     g = parser.add_argument_group("decoding")
-    g.add_argument("--temperature", type=float, default=0.0, help="0: greedy")
-    g.add_argument("--top-k", type=int, help="sample among the k best tokens only")
-    g.add_argument("--seed", type=int, default=0, help="of the sampling")
-    g.add_argument("--max-new", type=int,
+    g.add_argument("--temperature", type=_types.number(), default=0.0, help="0: greedy")
+    g.add_argument("--top-k", type=_types.whole(1), help="sample among the k best tokens only")
+    g.add_argument("--seed", type=_types.seed, default=0, help="of the sampling")
+    g.add_argument("--max-new", type=_types.whole(1),
         help="most tokens a chunk; else it follows the chunk's length")  # fmt: skip
-    g.add_argument("--chunk-seconds", type=float,
+    g.add_argument("--chunk-seconds", type=_types.number(0.1, 600),
         help="longest piece in one row; else the run's longest utterance, at most 30")  # fmt: skip
     g = parser.add_argument_group("output")
     g.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
     g = parser.add_argument_group("speed")
-    g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    g.add_argument("--batch-size", type=int, default=8, help="chunks decoded together")
+    g.add_argument("--device", type=_types.device, default="auto", help="auto, cpu, cuda, cuda:1")
+    g.add_argument("--batch-size", type=_types.whole(1), default=8, help="chunks decoded together")
     return parser
 
 
@@ -65,7 +77,7 @@ def command(args: argparse.Namespace) -> int:
     if waves:
         # Standard output is for transcripts alone.
         with contextlib.redirect_stdout(sys.stderr):
-            trained = load_run(args.run) if args.run else newest_run(args.runs)
+            trained = load_run(args.run) if args.run else newest_run(args.runs or "runs")
             print(f"run: {trained.path}")
             transcriber = load_transcriber(
                 trained, args.checkpoint, args.lm, args.encoder, pick_device(args.device)
@@ -102,7 +114,7 @@ def read_files(files: Sequence[str]) -> tuple[dict[int, "np.ndarray"], dict[int,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
-    return run(build_parser(), command, argv)
+    return run(build_parser, command, argv)
 
 
 if __name__ == "__main__":

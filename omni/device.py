@@ -1,11 +1,13 @@
-"""Which torch device a command computes on; the one place where `auto` is decided.
+"""Which torch device a command computes on; the one place where `auto` is decided."""
 
-Must not know what is computed.
-"""
-
-import torch
+import re
 
 from omni.errors import OmniError
+
+
+def is_device_name(name: str) -> bool:
+    """Whether it is "auto", "cpu", "cuda" or "cuda:N"; torch is not asked whether there is one."""
+    return re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name) is not None
 
 
 def pick_device(name: str, local_rank: int | None = None) -> str:
@@ -16,12 +18,23 @@ def pick_device(name: str, local_rank: int | None = None) -> str:
         local_rank: number of this process on its machine; None if it is alone.
 
     Raises:
-        OmniError: a CUDA device is asked for and torch sees none.
+        OmniError: no such kind of device, or one that torch does not see here.
     """
+    import torch  # seconds: names are checked without it
+
+    option = f"--device {name}"
+    if not is_device_name(name):
+        raise OmniError("no such device", option, "use auto, cpu, cuda or cuda:1")
     if name == "auto":
-        if not torch.cuda.is_available():
-            return "cpu"
-        name = "cuda"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise OmniError("torch sees no CUDA device", f"--device {name}", "use --device cpu")
-    return f"cuda:{local_rank}" if name == "cuda" and local_rank is not None else name
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return name
+    if not torch.cuda.is_available():
+        raise OmniError("torch sees no CUDA device", option, "use --device cpu")
+    if name == "cuda" and local_rank is not None:
+        name = f"cuda:{local_rank}"
+    index, there = int(name.partition(":")[2] or 0), torch.cuda.device_count()
+    if index >= there:
+        last = f"cuda:{there - 1}"
+        raise OmniError(f"torch sees {there} CUDA devices, the last is {last}", name, f"use {last}")
+    return name

@@ -51,9 +51,8 @@ def test_same_seed_same_losses_and_every_step_is_told() -> None:
     assert first.losses != smoke(features, ["low", "high"], steps=2, seed=1).losses
 
 
-@pytest.mark.parametrize("wrong", [["--encoder", "no such encoder"], ["--steps", "0"]])
-def test_bad_input_is_one_line(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(wrong) == 1
+def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--encoder", "no such encoder"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
