@@ -1,4 +1,6 @@
-"""Which torch device a command computes on; the one place where `auto` is decided."""
+"""Which torch device a command computes on; the one place where `auto` is decided. Must not know
+what is computed, nor import torch to check a name.
+"""
 
 import re
 
