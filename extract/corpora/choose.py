@@ -38,7 +38,8 @@ def find_manifests(source: Source) -> list[Manifest]:
         OmniError: two sources at once, or none for a split that is not embedded; a role for a split
             that has one by what it holds; a split's name that leads out of a folder.
     """
-    safe_name(canonical_split(source.split), "a split")
+    if source.manifest is None:  # which names its own
+        safe_name(canonical_split(source.split), "a split")
     given = [p for p in (source.root, source.audio_dir, source.manifest) if p is not None]
     if len(given) > 1:
         raise OmniError("--root, --audio-dir and --manifest exclude one another")
