@@ -125,7 +125,7 @@ def set_up(run: Run, request: Request) -> Setting:
     for split in splits:
         run.check_features(split.fingerprint, str(split.folder))
     lm, tok, _ = load_checkpoint(request.lm or str(run.config["lm"]), request.device)
-    run.check_lm(lm)
+    run.check_lm(lm, request.lm)
     template = Template(**run.config["template"])
     paths = [str(entry.path) for split in splits for entry in split.shards]
     samples = sample.load(paths, request.utterances, request.seed, ids)

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +128,7 @@ def command(args: argparse.Namespace) -> int:
         trained.check_features(split.fingerprint, split.split)
     device = pick_device(args.device)
     lm, tok, _ = load_checkpoint(args.lm or trained.config["lm"], device)
-    trained.check_lm(lm)
+    trained.check_lm(lm, args.lm or "")
     projector = trained.projector(args.checkpoint, device)
     template = Template(**trained.config["template"])
     print(f"{trained.path}, checkpoint {args.checkpoint}")
@@ -159,7 +159,7 @@ def command(args: argparse.Namespace) -> int:
 
 
 def _load_decoder(
-    args: argparse.Namespace, features: dict[str, Any], device: str
+    args: argparse.Namespace, features: Mapping[str, Any], device: str
 ) -> "WhisperDecoder | None":
     """Whisper's decoder for these features, or None and a line that says why not."""
     from omni.errors import OmniError

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import _types
@@ -42,9 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--run", type=_types.path, metavar="DIR", help="a run's folder; else the newest one"
     )
-    g.add_argument(
-        "--runs", type=_types.path, default=Path("runs"), help="where runs are looked for"
-    )
+    g.add_argument("--runs", type=_types.path, metavar="DIR",
+        help="where runs are looked for; else runs/, then the demo's demo/runs/")  # fmt: skip
     g.add_argument("--checkpoint", default="best", choices=["best", "last", "init"],
         help="which projector of the run")  # fmt: skip
     g.add_argument("--lm", type=_types.some, help="where the run's LM lies now, if it was moved")

@@ -12,33 +12,63 @@
 A file either has its whole new content or its whole old one. Must not know how training works.
 """
 
-import contextlib
 import io
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from omni.bridge.projector import Projector, build_projector
 from omni.errors import OmniError
+from omni.formats.checked import parse_json
 from omni.formats.files import atomic
+from omni.formats.run_files import (
+    SCHEMA,
+    MetricsLine,
+    Provenance,
+    RunConfig,
+    read_metrics,
+    read_run_files,
+)
+from omni.formats.tensors import check_finite, read_tensors, read_torch
 from omni.nanochat.model import NanoChat
 
-SCHEMA = 1
 WHICH = ("best", "last", "init")
+ROOTS = ("runs", "demo/runs")  # where a run is looked for: the user's own, then the demo's
+
+
+class RunState(TypedDict):
+    """What state.pt holds. position: pass and batch of the next step. eval: JSON of the figures."""
+
+    __pydantic_config__ = ConfigDict(  # type: ignore[misc]
+        extra="allow", arbitrary_types_allowed=True
+    )
+
+    step: Annotated[int, Field(ge=0)]
+    position: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+    best: float
+    projector: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    rng: Tensor
+    eval: str
+    world: Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder that was read. `config` and `provenance` are the two JSON files."""
+    """A run folder that was read. `config` and `provenance` are the two JSON files, checked."""
 
     path: Path
-    config: dict[str, Any]
-    provenance: dict[str, Any]
+    config: RunConfig
+    provenance: Provenance
 
     def projector(self, which: str = "best", device: str | torch.device = "cpu") -> Projector:
         """The projector of one checkpoint, in eval mode, without gradients.
@@ -47,22 +77,27 @@ class Run:
             which: "best", "last" or "init".
 
         Raises:
-            OmniError: no such checkpoint, or its tensors don't fit `config`.
+            OmniError: no such checkpoint, its tensors don't fit `config`, or are not finite.
         """
         if which not in WHICH:
             raise OmniError(f"no checkpoint {which!r}", mend=f"choose one of {', '.join(WHICH)}")
         file = self.path / f"projector-{which}.safetensors"
-        if not file.is_file():
+        if not file.exists():
             raise OmniError(
                 "no such checkpoint", where=str(file), mend="train the run to its first checkpoint"
             )
-        projector = build_projector(**self.config["projector"])
+        tensors = read_tensors(file)
         try:
-            projector.load_state_dict(safetensors.torch.load_file(file))
-        except (RuntimeError, safetensors.SafetensorError) as error:
+            with torch.device("meta"):  # nothing is allocated for sizes that the tensors don't have
+                projector = build_projector(**self.config["projector"])
+        except RuntimeError as error:
             raise OmniError(
-                f"the projector file does not fit the run's config ({error})", where=str(file)
+                "the projector's sizes are beyond any tensor", str(self.path / "config.json")
             ) from error
+        _check_fit(projector, tensors, str(file))
+        check_finite(tensors, str(file))
+        own = {key: tensor.float().clone() for key, tensor in tensors.items()}
+        projector.load_state_dict(own, assign=True)
         return projector.requires_grad_(False).eval().to(device)
 
     @property
@@ -71,10 +106,22 @@ class Run:
         had splits that evaluate."""
         return list(self.provenance.get("held_out", []))
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, oldest first; empty if there are none."""
-        file = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    def chosen_by(self, which: str = "best") -> str:
+        """The split whose CE chose this checkpoint, which flatters its figures there; "" if none did."""
+        return self.config["select"] if which == "best" else ""
+
+    def clean_splits(self, which: str = "best") -> list[str]:
+        """Evaluation splits of the run that had no say in this checkpoint."""
+        judges = [split["split"] for split in self.provenance["splits"] if split["role"] == "eval"]
+        return [name for name in judges if name != self.chosen_by(which)]
+
+    def metrics(self) -> list[MetricsLine]:
+        """The lines of metrics.jsonl, oldest first; a half last line is left out.
+
+        Raises:
+            OmniError: another line is damaged.
+        """
+        return [line for _, line in read_metrics(self.path / "metrics.jsonl")]
 
     def check_features(self, fingerprint: str, where: str = "") -> None:
         """Refuse features of another encoder, layer choice or dtype than the run was trained on.
@@ -90,21 +137,32 @@ class Run:
                 mend="extract with the encoder, layers and dtype that the run's provenance names",
             )
 
-    def check_lm(self, lm: NanoChat) -> None:
-        """Refuse another LM than the run was trained against. On a GPU, where the LM is bf16, its
-        bytes differ from those of a run trained on a CPU: then nothing can be told.
+    def check_lm(self, lm: NanoChat, where: str = "") -> None:
+        """Refuse another LM than the run was trained against, whatever the device and dtype of either.
+
+        Args:
+            where: the place that the LM came from, if not the run's own.
 
         Raises:
-            OmniError: the hashes differ.
+            OmniError: the fingerprints differ, or the projector was made for other sizes.
         """
-        if (
-            str(lm.dtype) == self.provenance["lm_dtype"]
-            and lm.fingerprint() != self.provenance["lm_hash"]
-        ):
+        place = where or self.config["lm"]
+        ours, theirs = lm.fingerprint(), self.provenance["lm_hash"]
+        if ours != theirs:
             raise OmniError(
-                "the LM is not the one the run was trained against",
-                where=str(self.config["lm"]),
-                mend="give that LM's place with --lm, or train anew",
+                f"the LM has hash {ours[:12]}, the run was trained with {theirs[:12]}",
+                where=place,
+                mend="give the checkpoint of the run's training with --lm, or train anew",
+            )
+        sizes = {"n_embd": lm.config.n_embd, "n_ve": lm.n_ve, "kv_dim": lm.kv_dim}
+        mine = {"n_embd": self.config["projector"]["n_embd"],
+                "n_ve": self.config["projector"]["n_ve"],
+                "kv_dim": self.config["projector"]["kv_dim"]}  # fmt: skip
+        if mine != sizes:
+            raise OmniError(
+                f"the projector is for an LM of {mine}, this one has {sizes}",
+                where=str(self.path / "config.json"),
+                mend="copy the run again, or train anew",
             )
 
 
@@ -112,35 +170,40 @@ def load_run(path: str | Path) -> Run:
     """Read a run folder.
 
     Raises:
-        OmniError: no run there, or one of another schema.
+        OmniError: no run there, one of another schema, or damaged files.
     """
     folder = Path(path)
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        provenance = json.loads((folder / "provenance.json").read_text())
-    except FileNotFoundError as error:
-        raise OmniError(
-            "no training run", where=str(folder), mend="make one with omni-train-projector"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise OmniError(f"damaged JSON ({error})", where=str(folder)) from error
-    if config.get("schema") != SCHEMA:
-        raise OmniError(f"a run of schema {config.get('schema')}, not {SCHEMA}", where=str(folder))
-    return Run(folder, config, provenance)
+    return Run(folder, *read_run_files(folder))
 
 
-def newest_run(root: str | Path = "runs") -> Run:
-    """The run below `root` whose last checkpoint is the newest.
+def newest_run(root: str | Path | None = None) -> Run:
+    """The run whose last checkpoint is the newest.
+
+    Args:
+        root: where it lies; None looks in each of `ROOTS` until one has a run, and says so in a
+            line if that is not the first.
 
     Raises:
         OmniError: there is none.
     """
-    files = list(Path(root).glob("*/projector-last.safetensors"))
-    if not files:
-        raise OmniError(
-            "no training run found", where=str(root), mend="make one with omni-train-projector"
-        )
-    return load_run(max(files, key=lambda file: (file.stat().st_mtime, file)).parent)
+    roots = [Path(root)] if root is not None else [Path(name) for name in ROOTS]
+    for place in roots:
+        found = []
+        for file in place.glob("*/projector-last.safetensors"):
+            try:
+                found.append((file.stat().st_mtime, file))
+            except OSError:
+                continue  # deleted since, a dangling link
+        if found:
+            folder = max(found)[1].parent
+            if place != roots[0]:
+                print(f"no run below {roots[0]}: {folder} is used", file=sys.stderr)
+            return load_run(folder)
+    raise OmniError(
+        "no training run found",
+        where=" and ".join(map(str, roots)),
+        mend="make one with omni-train-projector, or name its folder",
+    )
 
 
 def create_run(path: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> Run:
@@ -167,34 +230,96 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
         out.write(whole.getbuffer())
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path) -> RunState:
     """Read `state.pt` without running its pickle.
 
     Raises:
-        OmniError: there is none, or it is damaged.
+        OmniError: there is none, it is damaged, or a field is missing or of another type.
     """
     file = path / "state.pt"
-    if not file.is_file():
+    if not file.exists():
         raise OmniError("nothing to resume", where=str(file), mend="start without --resume")
+    mend = "take another --run, and start anew"
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged zip or pickle can raise nearly anything
-        raise OmniError(f"damaged state ({error})", where=str(file)) from error
+        state = _STATE.validate_python(read_torch(file, mmap=False), strict=True)
+        parse_json(state["eval"], dict[str, dict[str, Any]], f"{file}, `eval`")
+        return state
+    except OmniError as error:
+        raise OmniError(f"damaged state: {error.what}", error.where, mend) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise OmniError(f"damaged state: `{place}`: {first['msg']}", str(file), mend) from error
+
+
+def restore_state(
+    state: RunState, projector: nn.Module, optimizer: torch.optim.Optimizer, where: str
+) -> None:
+    """Put the weights, the optimiser's moments and torch's generator back to where they were.
+
+    Raises:
+        OmniError: they belong to another projector or optimiser, or are not finite.
+    """
+    _check_fit(projector, state["projector"], where)
+    check_finite(state["projector"], where)
+    moments = state["optimizer"].get("state")
+    for number, held in moments.items() if isinstance(moments, dict) else ():
+        if isinstance(held, dict):
+            named = {f"{k} of parameter {number}": v for k, v in held.items()}
+            check_finite({k: v for k, v in named.items() if isinstance(v, Tensor)}, where)
+    try:
+        projector.load_state_dict(state["projector"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+    except Exception as error:  # what torch raises depends on what is wrong; here it is one
+        raise OmniError(
+            f"the state does not fit this run ({error})", where, "start anew with another --run"
+        ) from error
+
+
+_STATE = TypeAdapter(RunState)
+
+
+def _check_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Exactly the keys and shapes of `module`, in floating point."""
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    got = {key: tuple(value.shape) for key, value in tensors.items()}
+    for key in sorted(expected.keys() | got.keys()):
+        if expected.get(key) != got.get(key) or not tensors[key].is_floating_point():
+            have = f"{got[key]} of {tensors[key].dtype}" if key in got else "missing"
+            raise OmniError(
+                f"the projector does not fit the run's config: {key} is {have}, "
+                f"expected {expected.get(key, 'not there')}",
+                where,
+                "copy the run again: config and projector are of two runs, or damaged",
+            )
 
 
 def append_metrics(path: Path, line: Mapping[str, Any]) -> None:
-    """Add one JSON object to metrics.jsonl."""
-    with (path / "metrics.jsonl").open("a") as out:
-        out.write(json.dumps(line, sort_keys=True) + "\n")
+    """Add one JSON object to metrics.jsonl.
+
+    Raises:
+        OmniError: it can't be written; a half line may be left, which every reader leaves out.
+    """
+    file = path / "metrics.jsonl"
+    try:
+        with file.open("a") as out:
+            out.write(json.dumps(line, sort_keys=True) + "\n")
+    except OSError as error:
+        raise OmniError(
+            f"can't write ({error.strerror or error})",
+            str(file),
+            "make room and run again with --resume",
+        ) from error
 
 
 def trim_metrics(path: Path, step: int) -> None:
-    """Drop what was logged after `step`: a resumed run logs it again. A half line goes too."""
+    """Drop what was logged after `step`: a resumed run logs it again. A half line goes too.
+
+    Raises:
+        OmniError: a line that is not the last is damaged.
+    """
     file = path / "metrics.jsonl"
-    kept = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):  # cut short by a kill
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+    kept = [text + "\n" for text, line in read_metrics(file) if line["step"] <= step]
     with atomic(file) as out:
         out.write("".join(kept).encode())

@@ -167,13 +167,7 @@ def load_transcriber(
             computed by another version of this program.
     """
     frozen, tok, _ = load_checkpoint(lm or run.config["lm"], device)
-    if frozen.fingerprint() != run.provenance["lm_hash"]:
-        raise OmniError(
-            f"the LM has hash {frozen.fingerprint()[:12]}, the run was trained with "
-            f"{run.provenance['lm_hash'][:12]}",
-            where=str(lm or run.config["lm"]),
-            mend="give the checkpoint of the run's training with --lm",
-        )
+    run.check_lm(frozen, lm or "")
     features = run.provenance["fingerprint_config"]
     whisper = load_encoder(encoder, device)
     if whisper.hash != features["encoder"]:

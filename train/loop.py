@@ -66,7 +66,7 @@ def train(
                 "out of memory", f"micro-batch of {micro}",
                 f"--micro-batch-size {max(micro // 2, 1)} halves it and changes no result",
             ) from error  # fmt: skip
-        if session.trainee.lm.fingerprint() != session.lm_hash:
+        if session.trainee.lm.exact_hash() != session.lm_bits:
             raise OmniError("the frozen LM has changed during training", where=str(folder))
         if rank == 0:
             for split, figures in session.last_eval.items():
@@ -85,7 +85,7 @@ class _Session:
     world: int
     data: TrainingData
     trainee: Trainee
-    lm_hash: str
+    lm_bits: str  # the LM's exact hash before the first step
     tracker: Tracker
     step: int = 0
     position: Position = START
@@ -158,7 +158,8 @@ def _open(
         options.micro_batch_size or options.batch_size, options.clip, options.ctc_weight,
     )  # fmt: skip
     tracker = Tracker(folder if rank == 0 else None, config, options.wandb, options.steps)
-    session = _Session(options, folder, rank, world, data, trainee, lm_hash, tracker)
+    bits = lm.exact_hash()
+    session = _Session(options, folder, rank, world, data, trainee, bits, tracker)
     if data.note:
         tracker.say(data.note)
     if state is not None:
@@ -298,7 +299,7 @@ def _save(session: _Session) -> None:
     runs.save_state(session.folder, state)
 
 
-def _resumable(options: TrainOptions, folder: Path, resume: bool) -> dict[str, Any] | None:
+def _resumable(options: TrainOptions, folder: Path, resume: bool) -> runs.RunState | None:
     """The state to go on from, or None to start; refuses to overwrite or to change the recipe."""
     if not (folder / "config.json").exists():
         return None
@@ -316,7 +317,7 @@ def _resumable(options: TrainOptions, folder: Path, resume: bool) -> dict[str, A
     return runs.load_state(folder)
 
 
-def _restore(session: _Session, state: dict[str, Any]) -> None:
+def _restore(session: _Session, state: runs.RunState) -> None:
     run = runs.load_run(session.folder)
     run.check_features(session.data.fingerprint, "training shards")
     run.check_lm(session.trainee.lm)
@@ -325,9 +326,12 @@ def _restore(session: _Session, state: dict[str, Any]) -> None:
             f"{session.world} ranks now, {state['world']} before: the batches stay the same, sums "
             "over ranks round differently"
         )
-    session.trainee.projector.load_state_dict(state["projector"])
-    session.trainee.optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
+    runs.restore_state(
+        state,
+        session.trainee.projector,
+        session.trainee.optimizer,
+        str(session.folder / "state.pt"),
+    )
     session.step, session.best = state["step"], state["best"]
     session.position = Position(*state["position"])
     session.last_eval = json.loads(state["eval"])

@@ -3,6 +3,7 @@
 Must not know how any of it is used.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -62,7 +63,7 @@ class TrainOptions:
         """All of them, as JSON holds them (tuples as lists)."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
-    def differences(self, other: dict[str, Any]) -> list[str]:
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
         """`name: theirs, now mine` for each option that a resumed run may not change."""
         mine = self.to_json()
         return [

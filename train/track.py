@@ -5,7 +5,7 @@ Must not know how a step is made.
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class Tracker:
             self._wandb.finish()
 
 
-def draw_curves(metrics: list[dict[str, Any]], file: Path) -> None:
+def draw_curves(metrics: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Loss and CE, token accuracy, and WER against steps, as an SVG of reproducible bytes."""
     import matplotlib as mpl  # half a second: only when a run ends
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ Must not know about files, tokens' meaning, prompts or audio. Formulas: karpathy
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
@@ -315,14 +315,17 @@ class NanoChat(nn.Module):
         """sha256 over all parameters: name, shape, and bytes, matrices as bfloat16, the rest fp32.
 
         A checkpoint has one fingerprint, be it computed in fp32 on a CPU or in bf16 on a GPU, so
-        that a run made on the one is recognised on the other.
+        that a run made on the one is recognised on the other. It does not see a change of fp32
+        weights that bf16 would round away: `exact_hash` does.
         """
-        digest = hashlib.sha256()
-        for key, tensor in sorted(self.state_dict().items()):
-            tensor = tensor.detach().to("cpu", torch.bfloat16 if tensor.ndim > 1 else torch.float32)
-            digest.update(f"{key} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return _hash(
+            (key, t.to(torch.bfloat16 if t.ndim > 1 else torch.float32))
+            for key, t in sorted(self.state_dict().items())
+        )
+
+    def exact_hash(self) -> str:
+        """sha256 over all parameters as they are: told apart from one whose last bit has moved."""
+        return _hash(sorted(self.state_dict().items()))
 
     def _ve(self, layer: int, ve_rows: Tensor | None) -> Tensor | None:
         if ve_rows is None or not self.n_ve or layer not in self.config.ve_layers:
@@ -372,3 +375,12 @@ class NanoChat(nn.Module):
                 if window is not None:
                     masks[window] = (distance >= 0) & (distance <= window)
         return rope, masks
+
+
+def _hash(named: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 over name, shape and bytes of each tensor, one on the host at a time."""
+    digest = hashlib.sha256()
+    for key, tensor in named:
+        digest.update(f"{key} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

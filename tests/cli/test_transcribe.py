@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from run_kit import run_config, run_provenance
 from speech_kit import noise_tree, tiny_encoder
 from training_kit import save_lm, tiny_lm
 
@@ -58,16 +59,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     assert projector.ve_head is not None
     torch.nn.init.normal_(projector.ve_head.weight)  # as after training: no longer zero
     template = choose_template({"kind": "sft"})
-    config = {
-        "projector": projector.config,
-        "template": {"kind": template.kind, "prompt": template.prompt},
-        "lm": str(root / "lm" / "model_000001.pt"),
-    }
-    provenance = {
-        "lm_hash": lm.fingerprint(),
-        "fingerprint": split.fingerprint,
-        "fingerprint_config": split.fingerprint_config,
-    }
+    config = run_config(
+        projector.config,
+        template={"kind": template.kind, "prompt": template.prompt},
+        lm=str(root / "lm" / "model_000001.pt"),
+    )
+    provenance = run_provenance(
+        lm,
+        fingerprint=split.fingerprint,
+        fingerprint_config=split.fingerprint_config,
+        longest_seconds=30.0,
+    )
     run = runs.create_run(root / "runs" / "r", config, provenance)
     runs.save_projector(run.path, "best", projector)
     runs.save_projector(run.path, "last", projector)

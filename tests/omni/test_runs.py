@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from run_kit import run_config, run_provenance
 
 from omni import runs
 from omni.bridge.projector import build_projector
 from omni.errors import OmniError
 
-CONFIG = {"projector": build_projector(d_in=8, n_embd=16, hidden=8).config, "lm": "demo"}
-PROVENANCE = {"fingerprint": "ab" * 32, "lm_hash": "cd" * 32}
+CONFIG = run_config()
+PROVENANCE = run_provenance()
+STATE = {
+    "step": 3, "position": [0, 3], "best": 1.5, "projector": {"w": torch.zeros(2)},
+    "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, "rng": torch.get_rng_state(),
+    "eval": "{}", "world": 1,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -76,11 +82,10 @@ def test_no_run_and_another_schema(tmp_path: Path) -> None:
 
 
 def test_state_holds_only_what_weights_only_admits(folder: Path) -> None:
-    state = {"step": 3, "tensor": torch.arange(3), "nested": {"a": [1.0, "b"]}}
-    runs.save_state(folder, state)
+    runs.save_state(folder, STATE)
     loaded = runs.load_state(folder)
-    assert loaded["nested"] == {"a": [1.0, "b"]}
-    assert torch.equal(loaded["tensor"], torch.arange(3))
+    assert loaded["optimizer"] == STATE["optimizer"]
+    assert torch.equal(loaded["rng"], STATE["rng"])
     (folder / "state.pt").write_bytes(b"PK broken")
     with pytest.raises(OmniError, match="damaged state"):
         runs.load_state(folder)
@@ -89,15 +94,15 @@ def test_state_holds_only_what_weights_only_admits(folder: Path) -> None:
 def test_a_full_disk_leaves_the_old_checkpoint_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs.save_state(folder, {"step": 1})
+    runs.save_state(folder, STATE)
 
     def full(fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("omni.formats.files.os.fsync", full)
     with pytest.raises(OmniError, match=r"No space left.*state\.pt.*untouched"):
-        runs.save_state(folder, {"step": 2})
-    assert runs.load_state(folder)["step"] == 1
+        runs.save_state(folder, {**STATE, "step": 9})
+    assert runs.load_state(folder)["step"] == 3
     assert not list(folder.glob(".*.tmp"))
 
 

@@ -1,0 +1,168 @@
+"""What the JSON files of a run folder hold, field by field, as types that a reader checks against.
+
+A run may be somebody's: sizes have bounds here, so that nothing is allocated for an absurd one.
+Keys without a name here are kept as they are. Must not know the model that is built from them.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
+
+from omni.errors import OmniError
+from omni.formats.checked import parse_json, read_json
+
+SCHEMA = 1
+
+_OPEN = ConfigDict(extra="allow")  # a newer trainer may have written more than is read here
+
+Size = Annotated[int, Field(ge=1, le=1 << 20)]
+SizeOrNone = Annotated[int, Field(ge=0, le=1 << 20)]
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+class ProjectorConfig(TypedDict):
+    """The arguments of `omni.bridge.projector.build_projector`."""
+
+    name: str
+    d_in: Size
+    n_embd: Size
+    n_ve: SizeOrNone
+    kv_dim: SizeOrNone
+    stack: Annotated[int, Field(ge=1, le=4096)]
+    hidden: Size
+    audio_ve: str
+    n_layers_in: Annotated[int, Field(ge=1, le=1024)]
+
+
+class TemplateConfig(TypedDict):
+    """The fields of `omni.bridge.prompt.Template`."""
+
+    kind: Literal["sft", "base"]
+    prompt: str
+    audio_first: NotRequired[bool]
+
+
+class TrainConfig(TypedDict):
+    """Of the trainer's options those that somebody else reads; the others are kept unread."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    shards: list[str]
+    eval_shards: list[str]
+    steps: Count
+    shuffle_pairs: bool
+
+
+class RunConfig(TypedDict):
+    """config.json. lm: where the LM lay. select: the split whose CE chose the best checkpoint."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    schema: Literal[1]
+    projector: ProjectorConfig
+    template: TemplateConfig
+    lm: str
+    select: str
+    train: TrainConfig
+
+
+class FeatureConfig(TypedDict):
+    """What a fingerprint of features is made of, as far as a run's reader asks for it."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    encoder: str
+    layers: Literal["last"] | list[Annotated[int, Field(ge=0, le=1024)]]
+    frames_per_second: NotRequired[Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]]
+
+
+class SplitUse(TypedDict):
+    """A split that the run trained on or was judged by."""
+
+    split: str
+    role: str
+    n: Count
+
+
+class Provenance(TypedDict):
+    """provenance.json. held_out: ids of training splits that evaluate; empty where a split does."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    fingerprint: str
+    fingerprint_config: FeatureConfig
+    splits: list[SplitUse]
+    held_out: NotRequired[list[str]]
+    longest_seconds: NotRequired[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    lm_hash: str
+    lm_kind: str
+    lm_dtype: str
+
+
+class MetricsLine(TypedDict):
+    """A line of metrics.jsonl: figures of a step, or of an evaluation by split."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    step: Count
+    loss: NotRequired[float]
+    token_accuracy: NotRequired[float]
+    eval: NotRequired[dict[str, dict[str, Any]]]
+
+
+class _Schema(TypedDict):
+    """The one field that every schema has."""
+
+    schema: int
+
+
+def read_run_files(folder: Path) -> tuple[RunConfig, Provenance]:
+    """config.json and provenance.json.
+
+    Raises:
+        OmniError: no run there, one of another schema, or a field that is missing or unsound.
+    """
+    make = "make one with omni-train-projector"
+    file = folder / "config.json"
+    try:
+        file.stat()
+    except FileNotFoundError as error:
+        raise OmniError("no training run", str(folder), make) from error
+    except OSError as error:
+        raise OmniError(f"can't read ({error.strerror or error})", str(file)) from error
+    schema = read_json(file, _Schema)["schema"]
+    if schema != SCHEMA:
+        raise OmniError(f"a run of schema {schema}, not {SCHEMA}", where=str(folder))
+    mend = "copy the run again, or train anew"
+    config = read_json(file, RunConfig, mend)
+    return config, read_json(folder / "provenance.json", Provenance, mend)
+
+
+def read_metrics(file: Path) -> list[tuple[str, MetricsLine]]:
+    """The lines of metrics.jsonl, as written and as read; empty if there is no such file.
+
+    A last line without its line break was cut short by a kill: it is left out unless it is whole.
+
+    Raises:
+        OmniError: any other line that is damaged, by its number.
+    """
+    try:
+        # Bytes: a kill can cut a character in two, and Python splits lines where files don't.
+        *lines, last = file.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise OmniError(f"can't read ({error.strerror or error})", str(file)) from error
+    read = []
+    for number, line in enumerate(lines, 1):
+        where = f"{file}, line {number}"
+        parsed = parse_json(line, MetricsLine, where, "remove the line, or copy the run again")
+        read.append((line.decode(), parsed))
+    if last.strip():
+        with contextlib.suppress(OmniError):
+            parsed = parse_json(last, MetricsLine, str(file))  # no JSON if it is no UTF-8
+            read.append((last.decode(), parsed))
+    return read
