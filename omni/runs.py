@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import safetensors.torch
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
@@ -45,12 +45,9 @@ WHICH = ("best", "last", "init")
 ROOTS = ("runs", "demo/runs")  # where a run is looked for: the user's own, then the demo's
 
 
+@with_config(ConfigDict(extra="allow", arbitrary_types_allowed=True))
 class RunState(TypedDict):
     """What state.pt holds. position: pass and batch of the next step. eval: JSON of the figures."""
-
-    __pydantic_config__ = ConfigDict(  # type: ignore[misc]
-        extra="allow", arbitrary_types_allowed=True
-    )
 
     step: Annotated[int, Field(ge=0)]
     position: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]

@@ -26,6 +26,7 @@ from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
 from omni.evaluation.verdict import verdict
 from omni.nanochat import load_checkpoint
+from omni.nanochat.config import ModelMeta
 from omni.nanochat.discovery import DEMO
 from train.augment import Augmentation
 from train.data import TrainingData, gather
@@ -347,7 +348,7 @@ def _provenance(
     data: TrainingData,
     lm_hash: str,
     dtype: str,
-    meta: dict[str, Any],
+    meta: ModelMeta,
     options: TrainOptions,
     command: Sequence[str],
 ) -> dict[str, Any]:

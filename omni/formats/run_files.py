@@ -8,7 +8,7 @@ import contextlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from omni.errors import OmniError
@@ -45,10 +45,9 @@ class TemplateConfig(TypedDict):
     audio_first: NotRequired[bool]
 
 
+@with_config(_OPEN)
 class TrainConfig(TypedDict):
     """Of the trainer's options those that somebody else reads; the others are kept unread."""
-
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
 
     shards: list[str]
     eval_shards: list[str]
@@ -56,10 +55,9 @@ class TrainConfig(TypedDict):
     shuffle_pairs: bool
 
 
+@with_config(_OPEN)
 class RunConfig(TypedDict):
     """config.json. lm: where the LM lay. select: the split whose CE chose the best checkpoint."""
-
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
 
     schema: Literal[1]
     projector: ProjectorConfig
@@ -69,10 +67,9 @@ class RunConfig(TypedDict):
     train: TrainConfig
 
 
+@with_config(_OPEN)
 class FeatureConfig(TypedDict):
     """What a fingerprint of features is made of, as far as a run's reader asks for it."""
-
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
 
     encoder: str
     layers: Literal["last"] | list[Annotated[int, Field(ge=0, le=1024)]]
@@ -87,10 +84,9 @@ class SplitUse(TypedDict):
     n: Count
 
 
+@with_config(_OPEN)
 class Provenance(TypedDict):
     """provenance.json. held_out: ids of training splits that evaluate; empty where a split does."""
-
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
 
     fingerprint: str
     fingerprint_config: FeatureConfig
@@ -102,10 +98,9 @@ class Provenance(TypedDict):
     lm_dtype: str
 
 
+@with_config(_OPEN)
 class MetricsLine(TypedDict):
     """A line of metrics.jsonl: figures of a step, or of an evaluation by split."""
-
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
 
     step: Count
     loss: NotRequired[float]

@@ -3,6 +3,7 @@
 Must not know where files lie (checkpoint.py) or how the forward pass is computed (model.py).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from omni.errors import OmniError
+from omni.formats.tensors import check_finite
 from omni.nanochat.config import NanoChatConfig, read_config
 from omni.nanochat.eras import ERAS, Era, detect_era
 from omni.nanochat.model import NanoChat
+
+_WRAPPED = re.compile(r"^(?:_orig_mod\.|module\.)+")
+_CONVERTED = ("model.embed_tokens.", "model.layers.")  # how transformers names its NanoChat
 
 
 def random_init(config: NanoChatConfig, era: str = "E", seed: int = 0) -> NanoChat:
@@ -56,7 +61,8 @@ def from_state_dict(
     """A frozen model from nanochat's own tensors, of whatever era.
 
     Args:
-        state_dict: as saved by nanochat; keys may start with `_orig_mod.`.
+        state_dict: as saved by nanochat; keys may start with `_orig_mod.` (compiled), `module.`
+            (DDP), or both in any order.
         model_config: the dict of that name in the checkpoint's meta.
         user_config: the dict of that name in the meta, which tells era C20 from C.
         softcap: override of the era's softcap, where keys can't tell.
@@ -64,16 +70,19 @@ def from_state_dict(
         dtype: of the matrices, and so of the computation; one-dimensional lambdas stay fp32.
 
     Raises:
-        OmniError: a missing, unknown or misshapen key, with its name and the nearest era.
+        OmniError: a missing, unknown or misshapen key, with its name and the nearest era; sizes that
+            are not those of the tensors; weights that are not finite.
     """
-    state = {key.removeprefix("_orig_mod."): tensor for key, tensor in state_dict.items()}
+    state = _strip(state_dict)
     era = detect_era(state, user_config, softcap, rope_bf16)
     config = read_config(model_config)
+    _check_sizes(config, state)
     rows = state.get("transformer.wte.weight")
     with torch.device("meta"):
         model = NanoChat(config, era, None if rows is None else rows.shape[0])
     _check_keys(model, state, era)
     model.load_state_dict(state, strict=True, assign=True)
+    check_finite(model.state_dict(), "the model's weights")
     return cast_matrices(model, dtype).freeze()
 
 
@@ -87,6 +96,41 @@ def cast_matrices(model: NanoChat, dtype: torch.dtype) -> NanoChat:
     for p in model.parameters():
         p.data = p.data.to(dtype if p.ndim > 1 else torch.float32, copy=True)
     return model
+
+
+def _strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The keys without what torch.compile and DDP put before them."""
+    out: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        bare = _WRAPPED.sub("", key)
+        if bare in out:
+            raise OmniError(f"the checkpoint holds {bare} twice, with and without a prefix", key)
+        out[bare] = tensor
+    return out
+
+
+def _check_sizes(config: NanoChatConfig, state: Mapping[str, Tensor]) -> None:
+    """Before a model of these sizes is built: the tensors must hold as much as they claim."""
+    converted = [key for key in state if key.startswith(_CONVERTED)]
+    if converted:
+        raise OmniError(
+            f"this is a nanochat converted for transformers: expected transformer.wte.weight, found "
+            f"{converted[0]}",
+            mend="use the model_*.pt that nanochat wrote: the conversion drops what newer eras have",
+        )
+    table = state.get("transformer.wte.weight")
+    if table is not None and (table.ndim != 2 or table.shape[1] != config.n_embd):
+        raise OmniError(
+            f"n_embd is {config.n_embd:,}, transformer.wte.weight has the shape {tuple(table.shape)}",
+            where="model_config",
+            mend="use the meta_*.json that nanochat wrote beside the model",
+        )
+    if config.n_layer > len(state):
+        raise OmniError(
+            f"n_layer is {config.n_layer:,}, the file holds {len(state)} tensors",
+            where="model_config",
+            mend="use the meta_*.json that nanochat wrote beside the model",
+        )
 
 
 def _check_keys(model: NanoChat, state: Mapping[str, Tensor], era: Era) -> None:

@@ -1,20 +1,22 @@
 """Load a nanochat checkpoint from disk: model, tokenizer and meta that belong together.
 
-Runs nothing that the files hold: tensors through torch's weights-only reader, the tokenizer
+Runs nothing that the files hold: tensors through omni.formats.tensors, the tokenizer
 through its own restricted one. Must not know the forward pass (model.py) or the search order
 (discovery.py).
 """
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from omni.errors import OmniError
+from omni.formats.checked import read_json
+from omni.formats.tensors import read_tensors
 from omni.nanochat.build import from_state_dict
+from omni.nanochat.config import ModelMeta
 from omni.nanochat.discovery import CheckpointFiles, find_checkpoint, kind_from_meta
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
@@ -26,7 +28,7 @@ def load_checkpoint(
     softcap: float | None = None,
     rope_bf16: bool | None = None,
     dtype: torch.dtype | None = None,
-) -> tuple[NanoChat, Tokenizer, dict[str, Any]]:
+) -> tuple[NanoChat, Tokenizer, ModelMeta]:
     """A frozen LM, its tokenizer, and its meta.
 
     Args:
@@ -69,63 +71,46 @@ def load_checkpoint(
         f"width {c.n_embd})",
         file=sys.stderr,
     )
-    meta = {**meta, "kind": kind, "path": str(files.model), "source": files.source}
+    meta["kind"], meta["path"], meta["source"] = kind, str(files.model), files.source
     return lm.to(device), tokenizer, meta
 
 
-def read_meta(file: Path) -> dict[str, Any]:
+def read_meta(file: Path) -> ModelMeta:
     """The checkpoint's meta; holds at least `model_config`.
 
+    A `config.json` that holds nanochat's sizes without that key around them is taken too.
+
     Raises:
-        OmniError: no JSON, or no `model_config` in it.
+        OmniError: no JSON, no `model_config` in it, or a field of another type.
     """
-    try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise OmniError(
-            f"the checkpoint's meta can't be read ({error})", where=str(file), mend="copy it again"
-        ) from error
-    if not isinstance(meta, dict) or not isinstance(meta.get("model_config"), dict):
-        raise OmniError(
-            "the checkpoint's meta has no model_config",
-            where=str(file),
-            mend="use the meta_*.json that nanochat wrote beside the model",
-        )
-    return meta
+    mend = "use the meta_*.json that nanochat wrote beside the model"
+    found = read_json(file, dict[str, Any], mend)
+    if "model_config" not in found:
+        if found.get("model_type") == "nanochat" or "hidden_size" in found:
+            raise OmniError(
+                "a config of transformers: expected nanochat's model_config (sequence_len, "
+                f"n_layer, …), found {', '.join(sorted(found)[:8])[:200]}",
+                where=str(file),
+                mend="use nanochat's own files: the conversion drops what newer eras have",
+            )
+        if not {"n_layer", "n_embd"} <= found.keys():
+            raise OmniError("the checkpoint's meta has no model_config", str(file), mend)
+        return cast(ModelMeta, {**found, "model_config": found})
+    return read_json(file, ModelMeta, mend)
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """The tensors of `model_*.pt`, mapped from disk, in their stored dtypes.
+    """The tensors of a model file, mapped from disk where it is torch's own, in their stored dtypes.
 
     Raises:
-        OmniError: truncated, no torch file, or anything but a plain dict of tensors.
+        OmniError: truncated, no tensor file, or anything but a plain dict of tensors.
     """
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises a different kind for each way to be damaged
-        if type(error).__name__ == "UnpicklingError":
-            raise OmniError(
-                "the model file holds other things than tensors, which could run code; not loaded",
-                where=str(file),
-                mend="take the checkpoint from a source you trust",
-            ) from error
-        raise OmniError(
-            f"the model file is truncated or no torch checkpoint ({str(error).splitlines()[0]})",
-            where=str(file),
-            mend="copy it again",
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise OmniError(
-            "the model file holds no plain state dict of tensors",
-            where=str(file),
-            mend="nanochat's model_*.pt does; optimiser files and whole training states don't",
-        )
-    return state
+    return read_tensors(file)
 
 
-def _check_tokenizer(tokenizer: Tokenizer, files: CheckpointFiles, meta: dict[str, Any]) -> None:
+def _check_tokenizer(tokenizer: Tokenizer, files: CheckpointFiles, meta: ModelMeta) -> None:
     size = meta["model_config"].get("vocab_size")
-    if size is not None and tokenizer.vocab_size != size:
+    if type(size) is int and tokenizer.vocab_size != size:
         raise OmniError(
             f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {size:,}: they don't "
             "belong together",

@@ -5,9 +5,35 @@ Must not know the model that is built from them.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from omni.errors import OmniError
+
+LARGEST = 1 << 24  # of any one size: far beyond every nanochat, far below what overflows
+# Elements of the rotary table (10 * sequence_len * head_dim), made before any tensor is looked at:
+# a quarter of a gigabyte. nanochat's own have 2.6 million.
+LARGEST_TABLE = 1 << 26
+
+
+@with_config(ConfigDict(extra="allow"))
+class ModelMeta(TypedDict):
+    """What a checkpoint's meta says; other keys are kept, and tell `kind_from_meta` the stage.
+
+    softcap, rope_bf16: nanochat writes neither; a user can, where keys can't tell the era. path,
+    source, kind: of the model file, set by `load_checkpoint`.
+    """
+
+    model_config: dict[str, Any]
+    step: NotRequired[int | None]
+    user_config: NotRequired[dict[str, Any] | None]
+    softcap: NotRequired[Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)] | None]
+    rope_bf16: NotRequired[bool | None]
+    kind: NotRequired[str | None]
+    path: NotRequired[str]
+    source: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -44,7 +70,7 @@ def read_config(model_config: Mapping[str, Any]) -> NanoChatConfig:
     """The sizes in a meta's `model_config`; keys that are not ours are left alone.
 
     Raises:
-        OmniError: a size is missing, or they can't belong to one model.
+        OmniError: a size is missing, absurd, or they can't belong to one model.
     """
     known = NanoChatConfig.__dataclass_fields__
     missing = [n for n in known if n not in model_config and n != "window_pattern"]
@@ -53,13 +79,24 @@ def read_config(model_config: Mapping[str, Any]) -> NanoChatConfig:
         raise OmniError(f"model_config lacks {', '.join(missing)}", where="meta", mend=mend)
     config = NanoChatConfig(**{n: model_config[n] for n in known if n in model_config})
     sizes = {n: getattr(config, n) for n in known if n != "window_pattern"}
-    wrong = [n for n, size in sizes.items() if not isinstance(size, int) or size < 1]
+    wrong = [n for n, size in sizes.items() if type(size) is not int or not 1 <= size <= LARGEST]
     if wrong:
-        raise OmniError(f"{wrong[0]} is {sizes[wrong[0]]!r}", where="model_config", mend=mend)
+        value = repr(sizes[wrong[0]])[:50]
+        raise OmniError(f"{wrong[0]} is {value}", where="model_config", mend=mend)
+    pattern = config.window_pattern
+    if pattern is not None and not (isinstance(pattern, str) and len(pattern) <= 1000):
+        raise OmniError(f"window_pattern is {repr(pattern)[:50]}", where="model_config", mend=mend)
     if config.n_embd % config.n_head or config.head_dim % 2 or config.n_head % config.n_kv_head:
         raise OmniError(
             f"width {config.n_embd}, {config.n_head} heads and {config.n_kv_head} kv heads don't "
             "divide evenly",
+            where="model_config",
+            mend=mend,
+        )
+    if 10 * config.sequence_len * config.head_dim > LARGEST_TABLE:
+        raise OmniError(
+            f"sequence_len {config.sequence_len:,} with heads of {config.head_dim:,} asks for a "
+            "rotary table beyond all bounds",
             where="model_config",
             mend=mend,
         )

@@ -8,12 +8,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from omni.errors import OmniError
+from omni.formats.tensors import INDEX_SUFFIX
 from omni.nanochat.tokenizer import FILE_NAME as TOKENIZER_FILE
 
 DEMO = Path(__file__).parent / "demo"
@@ -27,7 +29,20 @@ FOLDERS = {
     "mid": "mid_checkpoints",
     "base": "base_checkpoints",
 }
-_MODEL_FILE = re.compile(r"model_(\d+)\.pt$")
+# What people's own folders and repositories call the same, beside nanochat's names.
+_FOLDER_KINDS = {name: kind for kind, name in FOLDERS.items()} | {
+    name: kind for kind in FOLDERS for name in (kind, f"chat{kind}", f"{kind}_checkpoints")
+}
+_MODEL_FILE = re.compile(r"model_(\d{1,18})\.(?:pt|safetensors)")
+# Without a step in their name, in this order; an index stands for its shards.
+_UNNUMBERED = (
+    "model.pt",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
+_METAS = ("meta.json", "config.json")  # of an unnumbered model that has no meta_<step>.json
 _TAG = re.compile(r"d(\d+)")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -51,20 +66,29 @@ def find_checkpoint(name: str | Path) -> CheckpointFiles:
     """The files that `name` stands for.
 
     Args:
-        name: a `model_*.pt`, a folder (a checkpoint's, one that holds checkpoints, or a whole
-            `$NANOCHAT_BASE_DIR`), a tag (`d12`), a kind and a tag (`sft:d20`), a hub id
+        name: a `model_*.pt` (or safetensors), a folder (a checkpoint's, one that holds checkpoints,
+            or a whole `$NANOCHAT_BASE_DIR`), a tag (`d12`), a kind and a tag (`sft:d20`), a hub id
             (`owner/name`), `auto` (the RL, else SFT, else base checkpoint of the largest depth,
             newest step; the demo LM if there is none), or `demo`.
 
     Raises:
-        OmniError: nothing of that name, or a part of it is missing.
+        OmniError: nothing of that name, a part of it is missing, or it may not be read.
     """
     text = str(name)
-    path = Path(text).expanduser()
     if text == "demo":
         return _in_folder(DEMO, "demo LM of this project")
     if text == "auto":
         return _auto()
+    try:
+        return _by_name(text)
+    except OSError as error:
+        raise OmniError(
+            f"can't look for the checkpoint ({error.strerror or error})", error.filename or text
+        ) from error
+
+
+def _by_name(text: str) -> CheckpointFiles:
+    path = _home(text)
     if path.is_file():
         return _files(path, "file")
     if path.is_dir():
@@ -83,14 +107,19 @@ def find_checkpoint(name: str | Path) -> CheckpointFiles:
 
 def base_dir() -> Path:
     """nanochat's own folder: `$NANOCHAT_BASE_DIR`, or `~/.cache/nanochat`."""
-    return Path(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat").expanduser()
+    return _home(os.environ.get("NANOCHAT_BASE_DIR") or "~/.cache/nanochat")
 
 
-def kind_from_meta(meta: dict[str, Any]) -> str:
+def _home(text: str) -> Path:
+    """`~` replaced where there is a home; left as it is where nobody knows one (a container's user)."""
+    return Path(os.path.expanduser(text))
+
+
+def kind_from_meta(meta: Mapping[str, Any]) -> str:
     """The kind of a checkpoint whose folder doesn't tell it, from what each stage of nanochat
     writes into its meta: base training alone its depth or loop state, RL nothing but the sizes.
     """
-    if meta.get("kind") in FOLDERS:
+    if isinstance(meta.get("kind"), str) and meta["kind"] in FOLDERS:
         return str(meta["kind"])
     user_config = meta.get("user_config") or {}
     if "depth" in user_config or "loop_state" in meta or "dataloader_state_dict" in meta:
@@ -101,10 +130,14 @@ def kind_from_meta(meta: dict[str, Any]) -> str:
 
 
 def _auto() -> CheckpointFiles:
-    found = _best_in(base_dir(), tuple(FOLDERS))
-    if found is not None:
-        return _files(found, "auto")
-    print(f"no nanochat checkpoint in {base_dir()}: the demo LM is used", file=sys.stderr)
+    try:
+        found = _best_in(base_dir())
+        if found is not None:
+            return _files(found, "auto")
+        why = f"no nanochat checkpoint in {base_dir()}"
+    except OSError as error:  # somebody else's HOME, say
+        why = f"can't look for a nanochat checkpoint in {base_dir()} ({error.strerror or error})"
+    print(f"{why}: the demo LM is used", file=sys.stderr)
     return _in_folder(DEMO, "demo LM of this project")
 
 
@@ -129,22 +162,25 @@ def _in_folder(folder: Path, source: str) -> CheckpointFiles:
     if step is not None:
         return _files(step, source)
     for place in (folder, *sorted(folder.glob("*/"))):
-        best = _best_in(place, tuple(FOLDERS)) or _largest(place)
+        best = _best_in(place) or _largest(place)
         if best is not None:
             return _files(best, source)
+    names = sorted(path.name for path in folder.iterdir())
     raise OmniError(
-        "no model_*.pt in the folder",
+        f"no model_*.pt in the folder; found {', '.join(names[:8])[:300] or 'nothing'}",
         where=str(folder),
-        mend="give the folder that nanochat wrote, such as chatsft_checkpoints/d20",
+        mend="give the folder that nanochat wrote, such as chatsft_checkpoints/d20: model_<step>.pt "
+        f"(or .safetensors), meta_<step>.json and {TOKENIZER_FILE}",
     )
 
 
-def _best_in(root: Path, kinds: tuple[str, ...]) -> Path | None:
+def _best_in(root: Path) -> Path | None:
     """The newest model of the largest depth of the first kind that has one."""
-    for kind in kinds:
-        best = _largest(root / FOLDERS[kind])
-        if best is not None:
-            return best
+    for kind in FOLDERS:
+        for name in [name for name, its in _FOLDER_KINDS.items() if its == kind]:
+            best = _largest(root / name) or _newest_step(root / name)
+            if best is not None:
+                return best
     return None
 
 
@@ -160,35 +196,46 @@ def _largest(folder: Path) -> Path | None:
 
 
 def _newest_step(folder: Path) -> Path | None:
-    """The `model_<step>.pt` of the highest step in `folder`."""
-    models = [
-        (m.group(1), p) for p in folder.glob("model_*.pt") if (m := _MODEL_FILE.match(p.name))
+    """The `model_<step>` of the highest step in `folder`, else a model without a step."""
+    numbered = [
+        (int(m.group(1)), p.suffix == ".pt", p)
+        for p in folder.glob("model_*")
+        if (m := _MODEL_FILE.fullmatch(p.name))
     ]
-    return max(models, key=lambda pair: int(pair[0]))[1] if models else None
+    if numbered:
+        return max(numbered)[2]
+    return next((folder / name for name in _UNNUMBERED if (folder / name).is_file()), None)
 
 
 def _files(model: Path, source: str) -> CheckpointFiles:
     """Meta and tokenizer that belong to a model file."""
     folder = model.parent
-    meta = folder / f"{model.stem.replace('model', 'meta', 1)}.json"
-    if not meta.is_file():
+    numbered = _MODEL_FILE.fullmatch(model.name)
+    names = [f"meta_{numbered.group(1)}.json"] if numbered else []
+    if not names:
+        newest = sorted(folder.glob("meta_*.json"), key=lambda p: (len(p.name), p.name))
+        names = [*(p.name for p in newest[-1:]), *_METAS]
+    meta = next((folder / name for name in names if (folder / name).is_file()), None)
+    if meta is None:
         raise OmniError(
-            f"no {meta.name} beside the model: its sizes and step are unknown",
+            f"no {names[0]} beside the model: its sizes and step are unknown",
             where=str(model),
             mend="copy the meta_*.json that nanochat wrote with it",
         )
     # Side by side on hubs; nanochat itself keeps one tokenizer two folders above a checkpoint.
-    above = (folder, folder.parent, folder.parent.parent)
+    above = (folder, *folder.parents[:3])  # three: repositories add a folder of their own
     places = [place / sub / TOKENIZER_FILE for place in above for sub in ("", "tokenizer")]
     tokenizers = [file for file in places if file.is_file()]
     if not tokenizers:
+        other = (
+            " (a tokenizer.json is no such file)" if (folder / "tokenizer.json").exists() else ""
+        )
         raise OmniError(
-            f"no {TOKENIZER_FILE} for the model",
+            f"no {TOKENIZER_FILE} for the model{other}",
             where=str(model),
             mend=f"copy nanochat's tokenizer/{TOKENIZER_FILE} beside it",
         )
-    kinds = {name: kind for kind, name in FOLDERS.items()}
-    kind = kinds.get(folder.parent.name) or kinds.get(folder.name, "")
+    kind = _FOLDER_KINDS.get(folder.parent.name) or _FOLDER_KINDS.get(folder.name, "")
     return CheckpointFiles(model, meta, tokenizers[0], kind, source)
 
 
@@ -224,7 +271,7 @@ def _hf_cache(name: str) -> Path:
 
 
 def _hf_hub(name: str) -> Path:
-    """Downloads the newest step alone, with its meta and tokenizer; returns its folder."""
+    """Downloads one model alone, with its meta and tokenizer; returns its folder."""
     from huggingface_hub import HfApi, hf_hub_download
 
     siblings = HfApi().model_info(name, timeout=HUB_TIMEOUT_SECONDS).siblings or []
@@ -237,19 +284,40 @@ def _modelscope(name: str) -> Path:
     """Downloads every checkpoint of the repository: ModelScope has no stable way to list one."""
     from modelscope import snapshot_download
 
-    wanted = ["*model_*.pt", "*meta_*.json", f"*{TOKENIZER_FILE}"]
+    wanted = ["*model_*.pt", "*model*.safetensors", "*pytorch_model*.bin", "*.index.json"]
+    wanted += ["*meta*.json", "*config.json", f"*{TOKENIZER_FILE}"]
     return Path(snapshot_download(name, allow_patterns=wanted))
 
 
 def choose_files(names: list[str]) -> list[str]:
-    """Of a hub repository's files: the newest model, its meta, and every tokenizer.
+    """Of a hub repository's files: the model that a local folder of them would yield, its meta and
+    its tokenizer.
 
     Raises:
         OmniError: the repository holds no nanochat checkpoint.
     """
-    models = [(int(m.group(1)), f) for f in names if (m := _MODEL_FILE.search(f))]
-    if not models:
-        raise OmniError("the repository holds no model_*.pt", where=json.dumps(names)[:200])
-    model = max(models)[1]
-    meta = re.sub(r"model_(\d+)\.pt$", r"meta_\1.json", model)
-    return [model, *(f for f in names if f == meta or Path(f).name == TOKENIZER_FILE)]
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        for name in names:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or len(path.parts) > 5:
+                continue
+            if path.suffix in (".pt", ".safetensors", ".bin", ".json", ".pkl"):
+                file = root / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+        for place in root.rglob("*/"):
+            os.utime(place, (0, 0))  # a listing has no times
+        try:
+            files = _in_folder(root, "listing")
+        except OmniError as error:
+            if error.where != scratch:
+                raise OmniError(error.what, error.where.removeprefix(scratch), error.mend) from None
+            raise OmniError(
+                "the repository holds no model_*.pt", json.dumps(names)[:200], error.mend
+            ) from None
+        chosen = [files.model, files.meta, files.tokenizer]
+        if files.model.name.endswith(INDEX_SUFFIX):
+            suffix = Path(files.model.name.removesuffix(INDEX_SUFFIX)).suffix
+            chosen += sorted(files.model.parent.glob(f"*{suffix}"))
+        return [file.relative_to(root).as_posix() for file in chosen]

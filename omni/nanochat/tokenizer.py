@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import regex
 import tiktoken
 
 from omni.errors import OmniError
@@ -28,6 +29,14 @@ SPECIAL_NAMES = (
     "output_end",
 )
 
+LONGEST_PATTERN = 2000  # characters; nanochat's has 131
+# What a split pattern must cut into pieces without loss, quickly: every kind of character it names.
+_PROBE = (
+    "He's 12,345 caf\u00e9s \u2014 DON'T  stop!\r\n\n\t\u4f60\u597d \U0001f600\x00 "
+    + "aA1 !" * 8
+    + "a" * 64
+)
+_PROBE_SECONDS = 1.0
 
 _Key = TypeVar("_Key", bytes, str)
 
@@ -66,7 +75,11 @@ class Tokenizer:
             raise OmniError(
                 "no tokenizer", where=str(file), mend=f"copy nanochat's {FILE_NAME} there"
             )
-        return cls(read_encoding(file.read_bytes(), where=str(file)))
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise OmniError(f"can't read ({error.strerror or error})", str(file)) from error
+        return cls(read_encoding(data, where=str(file)))
 
     def save(self, folder: str | Path) -> Path:
         """Write `folder/tokenizer.pkl` as nanochat does: the pickled `tiktoken.Encoding`."""
@@ -87,8 +100,21 @@ class Tokenizer:
         return dict(self._specials)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`; no bos is added, and special tokens spelled in it are plain text."""
-        return self._encoding.encode_ordinary(text)
+        """Token ids of `text`; no bos is added, and special tokens spelled in it are plain text.
+
+        Raises:
+            OmniError: the tokenizer's split pattern gives up on this text.
+        """
+        try:
+            return self._encoding.encode_ordinary(text)
+        except BaseException as error:  # a panic of tiktoken's own is no Exception
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            raise OmniError(
+                f"the tokenizer can't encode a text of {len(text):,} characters ({error})",
+                self._encoding.name[:100],
+                "use the tokenizer.pkl that nanochat's tok_train wrote",
+            ) from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; bytes that are no UTF-8 become U+FFFD.
@@ -180,8 +206,12 @@ def _latin1_bytes(text: str, codec: str) -> bytes:
     return text.encode("latin1")
 
 
-class _EncodingUnpickler(pickle.Unpickler):
-    """Admits the one class of a nanochat tokenizer, and the bytes helper of protocol 2."""
+class _EncodingUnpickler(pickle._Unpickler):
+    """Admits the one class of a nanochat tokenizer, and the bytes helper of protocol 2.
+
+    The unpickler written in Python: the one in C keeps what it has read in an array as long as the
+    largest number that the file names, which takes a file of ten bytes to all memory there is.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for an admitted global; every other one is refused before it is imported."""
@@ -197,31 +227,57 @@ class _EncodingUnpickler(pickle.Unpickler):
 
 def _build(state: dict[str, Any], where: str) -> tiktoken.Encoding:
     """The encoding of a checked state (name, pat_str, mergeable_ranks, special_tokens)."""
+    mend = "use the tokenizer.pkl that nanochat's tok_train wrote"
     ranks = _ids_by(bytes, state.get("mergeable_ranks"))
     specials = _ids_by(str, state.get("special_tokens"))
-    ids = sorted([*ranks.values(), *specials.values()])
-    if not ranks or ids != list(range(len(ids))):
+    ids = sorted([*(ranks or {}).values(), *(specials or {}).values()])
+    if not ranks or specials is None or ids != list(range(len(ids))):
         raise OmniError(
-            "the tokenizer file lacks a part of a tiktoken encoding, or its ids have gaps",
+            "the tokenizer file lacks a part of a tiktoken encoding, or its ids have gaps or repeat",
             where=where,
-            mend="use the tokenizer.pkl that nanochat's tok_train wrote",
+            mend=mend,
         )
+    if any(bytes([value]) not in ranks for value in range(256)):
+        raise OmniError("the tokenizer's ranks lack single bytes", where=where, mend=mend)
+    name, pattern = state.get("name"), state.get("pat_str")
+    if not isinstance(name, str) or not isinstance(pattern, str):
+        raise OmniError("the tokenizer's name or split pattern is no text", where=where, mend=mend)
+    _check_pattern(pattern, where, mend)
     try:
         return tiktoken.Encoding(
-            name=str(state.get("name")),
-            pat_str=str(state["pat_str"]),
-            mergeable_ranks=ranks,
-            special_tokens=specials,
+            name=name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials
         )
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise OmniError(
-            f"the tokenizer's split pattern or ranks are not usable ({error})", where=where
+            f"the tokenizer's split pattern or ranks are not usable ({error})", where, mend
         ) from error
 
 
-def _ids_by(kind: type[_Key], table: Any) -> dict[_Key, int]:
-    """`table` if it maps keys of that kind to ints; empty otherwise."""
+def _check_pattern(pattern: str, where: str, mend: str) -> None:
+    """Refuse a split pattern that can't be compiled, runs for ever, or loses a part of a text.
+
+    Asked of `regex`, which takes the same patterns and a time limit: tiktoken would panic.
+    """
+    fault = ""
+    if len(pattern) > LONGEST_PATTERN:
+        fault = f"has {len(pattern):,} characters"
+    else:
+        try:
+            found = regex.finditer(pattern, _PROBE, timeout=_PROBE_SECONDS)
+            pieces = [match.group() for match in found]
+            if "".join(pieces) != _PROBE or "" in pieces:
+                fault = "loses a part of a text"
+        except TimeoutError:
+            fault = "takes for ever"
+        except Exception as error:  # of its syntax, or too many repetitions
+            fault = f"is not usable ({error})"
+    if fault:
+        raise OmniError(f"the tokenizer's split pattern {fault}", where, mend)
+
+
+def _ids_by(kind: type[_Key], table: Any) -> dict[_Key, int] | None:
+    """`table` if it maps keys of that kind to ints."""
     if not isinstance(table, dict):
-        return {}
+        return None
     sound = all(isinstance(k, kind) and type(v) is int for k, v in table.items())
-    return table if sound else {}
+    return table if sound else None
