@@ -23,6 +23,7 @@ from omni.nanochat import NanoChat, NanoChatConfig, Tokenizer, load_checkpoint, 
 from omni.whisper.encoder import load_encoder
 from train.data import gather
 from train.passes import BatchRule
+from train.sides import choose_sides
 from train.step import Trainee, make_optimizer, train_step
 from train.stream import Packed, StreamSpec, batches
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     lm, tok, meta = load_checkpoint(args.lm, args.device)
-    data = gather([args.shards], eval_limit=1)
+    data = gather(choose_sides([args.shards]), eval_limit=1)
     spec = StreamSpec(data.shards, 0, BatchRule(args.batch_size))
     trainee = make_trainee(lm, tok, meta, data.eval_sets[data.select][0].features)
     result: dict[str, Any] = {"device": args.device, "threads": torch.get_num_threads()}

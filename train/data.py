@@ -1,30 +1,33 @@
-"""Which samples train and which evaluate: splits by role, one fingerprint, no utterance in both.
+"""Which samples train and which evaluate: those that fit the LM, and no utterance in both.
 
 Must not know the model or the order of batches.
 """
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omni.encoder import frames_per_second
 from omni.errors import OmniError
-from omni.formats import shards as shard_files
+from omni.formats.run_files import Content
 from omni.formats.shards import Sample
 from omni.formats.splits import (
     SplitIndex,
-    _usable,
-    check_fingerprints,
-    find_splits,
     read_ids,
     read_split,
+    usable_places,
 )
+from train.apart import check_apart
+from train.content import content_of
+from train.heldout import hold_out
 from train.passes import Shard
+from train.roll import Known, call_roll
+from train.room import Room
+from train.sides import Sides, role_here
 
 FEWEST_STEPS, MOST_STEPS = 100, 8000
-HELD_OUT = 0.01  # share of speakers that evaluate where no split does
-HELD_OUT_NAME = "held-out"  # what their figures are called
+HELD_OUT_NAME = "held-out"  # what the figures of held-out utterances are called
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ class TrainingData:
 
     shards: of the training splits. eval_sets: samples by split, in memory. select: the split
     whose CE picks the best checkpoint. fingerprint(_config): of all features. splits: name, role,
-    n of everything used, for the provenance. held_out: ids that `_hold_out` took from training,
-    empty where a split evaluates. note: one line for the user, or "".
+    n of everything used, for the provenance. held_out: ids that `hold_out` took from training,
+    empty where a split evaluates. content: what a resumed run must find again. texts: of every
+    sample of each shard. notes: lines for the user.
     """
 
     shards: list[Shard]
@@ -43,8 +47,10 @@ class TrainingData:
     fingerprint: str
     fingerprint_config: dict[str, Any]
     splits: list[dict[str, Any]]
+    content: Content
     held_out: tuple[str, ...] = ()
-    note: str = ""
+    texts: Sequence[Sequence[str]] = ()
+    notes: tuple[str, ...] = ()
 
     def steps(self, batch_size: int, batch_frames: int) -> int:
         """Steps of a run that names none: ten passes, between FEWEST_STEPS and MOST_STEPS.
@@ -65,100 +71,141 @@ class TrainingData:
 
 
 def gather(
-    roots: Sequence[str],
-    weights: Sequence[float] = (),
-    eval_roots: Sequence[str] = (),
+    sides: Sides,
     eval_limit: int = 0,
+    room: Room | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> TrainingData:
-    """Find the splits below `roots`, sort them by role, and read the evaluation samples.
+    """Read the evaluation samples, and which of the training splits' samples take part.
 
     Args:
-        weights: how often each root's samples are seen in a pass; empty for once.
-        eval_roots: evaluate on all splits below these instead.
         eval_limit: at most so many utterances of each evaluation split, evenly spaced; 0 for all.
+        room: of the LM's rows; what does not fit is left out, on both sides. None: all of it fits.
+        say: told of progress while a long roll is called.
 
     Raises:
-        OmniError: nothing to train on, fingerprints that differ, an id on both sides.
+        OmniError: an utterance on both sides; nothing that fits; nothing to judge by.
     """
-    if weights and len(weights) != len(roots):
-        raise OmniError(f"{len(weights)} weights for {len(roots)} shard folders", "--weights")
-    weighted = [
-        (split, weight)
-        for root, weight in zip(roots, weights or [1.0] * len(roots), strict=True)
-        for split in find_splits(root)
-    ]
-    train = [(split, weight) for split, weight in weighted if split.role == "train"]
-    judges = [split for split, _ in weighted if split.role == "eval"]
-    if eval_roots:
-        judges = [split for root in eval_roots for split in find_splits(root)]
-    if not any(_usable(split, e.n_text) for split, _ in train for e in split.shards):
-        found = ", ".join(f"{split.split} ({split.role}, {split.n})" for split, _ in weighted)
-        raise OmniError(
-            "no training samples with transcripts", where=found or ", ".join(roots),
-            mend="extract a split that trains: --split demo, or train-clean-100",
-        )  # fmt: skip
-    _check_apart([split for split, _ in train], judges)
-    everything = [split for split, _ in train] + judges
-    check_fingerprints(everything)
-    shards = [
-        Shard(str(entry.path), tuple(entry.n_frames), tuple(_usable(split, entry.n_text)), weight)
-        for split, weight in train
-        for entry in split.shards
-    ]
-    note = ""
+    splits = [split for split, _ in sides.train]
+    roll = call_roll([*splits, *sides.judges.values()], say)
+    train_roll, judge_roll = roll[: len(splits)], roll[len(splits) :]
+    check_apart(_named(splits, train_roll), _named(list(sides.judges.values()), judge_roll))
+    notes = list(sides.notes)
+    shards, too_long = _training_shards(sides.train, train_roll, room)
+    notes += too_long
+    known = [by_place for by_shard in train_roll for by_place in by_shard]
+
+    eval_sets: dict[str, list[Sample]] = {}
+    for (name, split), by_shard in zip(sides.judges.items(), judge_roll, strict=True):
+        skip, line = _too_long(split, by_shard, room, training=False)
+        notes += [f"{line} of evaluation ({name})"] if line else []
+        if samples := read_split(split, eval_limit, skip):
+            eval_sets[name] = samples
     held_out: tuple[str, ...] = ()
-    eval_sets = {split.split: read_split(split, eval_limit) for split in judges}
-    eval_sets = {name: samples for name, samples in eval_sets.items() if samples}
     if not any(_speaks(samples) for samples in eval_sets.values()):
-        shards, held_out, note = _hold_out(shards)
-        trained = [split for split, _ in train]
-        eval_sets[HELD_OUT_NAME] = read_ids(trained, held_out, eval_limit)
+        shards, held_out, note = _hold_out(shards, known)
+        notes.append(note)
+        eval_sets[_free_name(eval_sets)] = read_ids(splits, held_out, eval_limit)
+    everything = splits + list(sides.judges.values())
     return TrainingData(
         shards=shards,
         eval_sets=eval_sets,
         select=_selection_split(eval_sets),
         fingerprint=everything[0].fingerprint,
         fingerprint_config=everything[0].fingerprint_config,
-        splits=[{"split": s.split, "role": s.role, "n": s.n} for s in everything],
+        splits=[{"split": s.split, "role": role_here(s), "n": s.n} for s in everything],
         held_out=held_out,
-        note=note,
+        content=content_of(splits, shards),
+        texts=[[u.text for u in by_place] for by_place in known],
+        notes=tuple(notes),
     )
 
 
-def _check_apart(train: Sequence[SplitIndex], judges: Sequence[SplitIndex]) -> None:
-    """No shard on both sides, wherever the folders were given."""
-    mine = {entry.path.resolve() for split in train for entry in split.shards}
-    for split in judges:
-        if any(entry.path.resolve() in mine for entry in split.shards):
-            raise OmniError(
-                f"split {split.split} would both train and evaluate",
-                mend="give --eval-shards a split that is not trained on",
-            )
+def _named(
+    splits: Sequence[SplitIndex], roll: Sequence[Sequence[Sequence[Known]]]
+) -> Iterator[tuple[str, Known]]:
+    """(split, utterance) of all that can train or judge: what lacks a transcript does neither."""
+    for split, by_shard in zip(splits, roll, strict=True):
+        for entry, by_place in zip(split.shards, by_shard, strict=True):
+            for place in usable_places(split, entry.n_text):
+                yield split.split, by_place[place]
 
 
-def _hold_out(shards: list[Shard]) -> tuple[list[Shard], tuple[str, ...], str]:
-    """Shards without the held-out samples, the ids of those, and the line that says so.
+def _training_shards(
+    train: Sequence[tuple[SplitIndex, float]],
+    roll: Sequence[Sequence[Sequence[Known]]],
+    room: Room | None,
+) -> tuple[list[Shard], list[str]]:
+    """Shards with the places that have a transcript and fit; lines on what does not."""
+    shards: list[Shard] = []
+    notes = []
+    for (split, weight), by_shard in zip(train, roll, strict=True):
+        skip, line = _too_long(split, by_shard, room, training=True)
+        notes += [f"{line} of training ({split.split})"] if line else []
+        first = 0
+        for entry in split.shards:
+            places = [p for p in usable_places(split, entry.n_text) if first + p not in skip]
+            shards.append(Shard(str(entry.path), tuple(entry.n_frames), tuple(places), weight))
+            first += entry.n
+    if not any(shard.places for shard in shards):
+        raise OmniError(
+            "no training utterance fits in a row of the LM", where="; ".join(notes),
+            mend="stack more frames to a soft token with --stack, or extract shorter utterances",
+        )  # fmt: skip
+    return shards, list(dict.fromkeys(notes))
 
-    Speakers, in order of a hash of their name, until a hundredth of them is held out; with a
-    single speaker, utterances.
-    """
-    metas = [[meta for _, meta in shard_files.read_metas(shard.path)] for shard in shards]
-    spoken = [m for part in metas for m in part if m["text_norm"]]
-    key = "speaker"
-    names = sorted({m[key] for m in spoken}, key=_hash)
-    if len(names) < 2:
-        key = "id"
-        names = sorted({m[key] for m in spoken}, key=_hash)
-    if len(names) < 2:
-        raise OmniError("a single utterance can't both train and evaluate", shards[0].path)
-    held = set(names[: max(1, round(len(names) * HELD_OUT))])
-    kept: list[Shard] = []
-    for shard, part in zip(shards, metas, strict=True):
-        places = tuple(i for i in shard.places if part[i][key] not in held)
-        kept.append(Shard(shard.path, shard.n_frames, places, shard.weight))
-    ids = tuple(sorted({m["id"] for m in spoken if m[key] in held}))
-    what = f"{len(held)} of {len(names)} {'speakers' if key == 'speaker' else 'utterances'}"
-    return kept, ids, f"no evaluation split: {what} held out by hash ({len(ids)} utterances)"
+
+def _too_long(
+    split: SplitIndex,
+    by_shard: Sequence[Sequence[Known]],
+    room: Room | None,
+    training: bool,
+) -> tuple[set[int], str]:
+    """Places, counted over the split, of rows longer than the LM's; and the line that says so."""
+    if room is None:
+        return set(), ""
+    rate = frames_per_second(split.fingerprint_config)
+    found: dict[int, tuple[int, int, Known]] = {}  # place: positions, frames, utterance
+    first = 0
+    for entry, by_place in zip(split.shards, by_shard, strict=True):
+        for place in usable_places(split, entry.n_text):
+            frames, known = entry.n_frames[place], by_place[place]
+            positions = room.positions(frames, known.text, training)
+            if positions > room.limit:
+                found[first + place] = positions, frames, known
+        first += entry.n
+    if not found:
+        return set(), ""
+    positions, frames, longest = max(found.values(), key=lambda f: (f[0], f[2].id))
+    stretched = " when stretched" if training and room.stretch else ""
+    line = (
+        f"longest: {longest.id}, {frames / rate:.1f} s and {len(longest.text):,} "
+        f"characters, {positions:,} positions{stretched}; the LM's rows end at {room.limit:,}"
+    )
+    what = f"{len(found):,} utterance{'s' * (len(found) > 1)} too long for the LM"
+    return set(found), f"{what} ({line}) left out"
+
+
+def _hold_out(
+    shards: Sequence[Shard], known: Sequence[Sequence[Known]]
+) -> tuple[list[Shard], tuple[str, ...], str]:
+    """Shards without the held-out samples, the ids of those, and the line that says so."""
+    at = zip(shards, known, strict=True)
+    held = hold_out([by_place[place] for shard, by_place in at for place in shard.places])
+    gone = {*held.ids, *held.twins}
+    kept = [
+        replace(shard, places=tuple(p for p in shard.places if by_place[p].id not in gone))
+        for shard, by_place in zip(shards, known, strict=True)
+    ]
+    return kept, held.ids, held.note
+
+
+def _free_name(taken: dict[str, list[Sample]]) -> str:
+    """HELD_OUT_NAME, or a like one if a split has that name."""
+    name = HELD_OUT_NAME
+    while name in taken:
+        name += "-too"
+    return name
 
 
 def _speaks(samples: Sequence[Sample]) -> bool:
@@ -169,8 +216,9 @@ def _speaks(samples: Sequence[Sample]) -> bool:
 def _selection_split(eval_sets: dict[str, list[Sample]]) -> str:
     """The first by name that is no test split, which must not choose a checkpoint, and no noise."""
     spoken = [name for name, samples in eval_sets.items() if _speaks(samples)]
-    return min(spoken, key=lambda name: (name.startswith("test"), name))
+    return min(spoken, key=lambda name: (_is_test(name), name))
 
 
-def _hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
+def _is_test(name: str) -> bool:
+    """Whether one of the words of its name is "test" (`test-clean`, `cv-test`, `Test_2`)."""
+    return "test" in re.split(r"[^a-z]+", name.lower())

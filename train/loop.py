@@ -9,6 +9,7 @@ import contextlib
 import json
 import platform
 import resource
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -29,10 +30,13 @@ from omni.nanochat import load_checkpoint
 from omni.nanochat.config import ModelMeta
 from omni.nanochat.discovery import DEMO
 from train.augment import Augmentation
+from train.content import changes
 from train.data import TrainingData, gather
 from train.options import TrainOptions
 from train.passes import BatchRule
 from train.ranks import ranks
+from train.room import make_room
+from train.sides import choose_sides
 from train.step import StepFigures, Trainee, learning_rate, make_optimizer, train_step
 from train.stream import START, Packed, Position, StreamSpec, batches
 from train.track import Tracker
@@ -115,18 +119,21 @@ def _open(
     device: torch.device,
 ) -> _Session:
     """Everything up to the first step."""
-    data = gather(options.shards, options.weights, options.eval_shards, options.eval_limit)
-    steps = options.steps or data.steps(options.batch_size, options.batch_frames)
-    options = replace(options, steps=steps)
-    state = _resumable(options, folder, resume)
-    if world > 1:
-        dist.barrier()  # every rank has looked before rank 0 makes the folder
+    sides = choose_sides(options.shards, options.weights, options.eval_shards)
+    _refuse_overwriting(folder, resume)
     lm, tok, meta = load_checkpoint(options.lm, device)
     lm.activation_checkpointing = options.checkpoint_activations
     lm_hash = lm.fingerprint()
     if options.compile:
         lm.compile_layers()
     template = choose_template(meta, options.prompt, options.audio_first)
+    room = make_room(lm, tok, template, options.stack, options.stretch)
+    data = gather(sides, options.eval_limit, room, _say if rank == 0 else _say_nothing)
+    steps = options.steps or data.steps(options.batch_size, options.batch_frames)
+    options = replace(options, steps=steps)
+    state = _resumable(options, data, folder)
+    if world > 1:
+        dist.barrier()  # every rank has looked before rank 0 makes the folder
     sample = next(iter(data.eval_sets.values()))[0]
     torch.manual_seed(options.seed)
     projector = build_projector(
@@ -161,8 +168,8 @@ def _open(
     tracker = Tracker(folder if rank == 0 else None, config, options.wandb, options.steps)
     bits = lm.exact_hash()
     session = _Session(options, folder, rank, world, data, trainee, bits, tracker)
-    if data.note:
-        tracker.say(data.note)
+    for note in data.notes:
+        tracker.say(note)
     if state is not None:
         _restore(session, state)
     return session
@@ -300,15 +307,25 @@ def _save(session: _Session) -> None:
     runs.save_state(session.folder, state)
 
 
-def _resumable(options: TrainOptions, folder: Path, resume: bool) -> runs.RunState | None:
-    """The state to go on from, or None to start; refuses to overwrite or to change the recipe."""
-    if not (folder / "config.json").exists():
-        return None
-    if not resume:
+def _refuse_overwriting(folder: Path, resume: bool) -> None:
+    if not resume and (folder / "config.json").exists():
         raise OmniError("there is a run already", str(folder), "add --resume, or another --run")
+
+
+def _resumable(options: TrainOptions, data: TrainingData, folder: Path) -> runs.RunState | None:
+    """The state to go on from, or None to start; refuses to change the data or the recipe."""
     if not (folder / "state.pt").exists():
-        return None  # killed before its first checkpoint
-    differences = options.differences(runs.load_run(folder).config["train"])
+        return None  # not begun, or killed before its first checkpoint
+    run = runs.load_run(folder)
+    then = run.provenance.get("content", data.content)  # a run may be older than this record
+    changed = changes(then, data.content)
+    if changed:
+        raise OmniError(
+            f"can't resume on other training data ({'; '.join(changed)})",
+            where=str(folder),
+            mend="give --shards the data of the first start, or choose another --run",
+        )
+    differences = options.differences(run.config["train"])
     if differences:
         raise OmniError(
             f"can't resume with other options ({'; '.join(differences)})",
@@ -358,6 +375,7 @@ def _provenance(
         "fingerprint_config": data.fingerprint_config,
         "splits": data.splits,
         "held_out": list(data.held_out),
+        "content": data.content,
         "longest_seconds": data.longest_seconds,
         "lm_hash": lm_hash,
         "lm_kind": meta["kind"],
@@ -367,6 +385,14 @@ def _provenance(
         "versions": {name: version(name) for name in packages}
         | {"python": platform.python_version()},
     }
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_nothing(text: str) -> None:
+    """What ranks other than 0 say."""
 
 
 def _memory_gb(device: torch.device) -> float:

@@ -49,6 +49,10 @@ class Template:
             ids += [tok.special("user_end"), tok.special("assistant_start")]
         return ids
 
+    def around(self, tok: Tokenizer) -> int:
+        """Positions of a row besides its audio and its text, the end token included."""
+        return len(self.before(tok)) + len(self.after(tok)) + 1
+
     def end(self, tok: Tokenizer) -> int:
         """The id that ends the text: the last target, and where decoding stops."""
         return tok.special("assistant_end" if self.kind == "sft" else "bos")
@@ -272,8 +276,13 @@ def _place(
     return out.index_copy(0, at, torch.cat([text.to(audio.dtype), spoken]))
 
 
+def row_limit(lm: NanoChat) -> int:
+    """Positions a row may have: the LM's rotary table ends there."""
+    return ROPE_FACTOR * lm.config.sequence_len
+
+
 def _check_length(n: int, lm: NanoChat, name: str) -> None:
-    limit = ROPE_FACTOR * lm.config.sequence_len
+    limit = row_limit(lm)
     if n > limit:
         raise OmniError(
             f"a row of {n} positions, the LM's rotary table ends at {limit}",

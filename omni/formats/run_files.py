@@ -84,14 +84,31 @@ class SplitUse(TypedDict):
     n: Count
 
 
+class SplitContent(TypedDict):
+    """One training split: utterances, and a hash over the sha256 of its tars in their order."""
+
+    split: str
+    n: int
+    sha256: str
+
+
+class Content(TypedDict):
+    """Training splits in the order given; rows: a hash over which of their utterances train."""
+
+    splits: list[SplitContent]
+    rows: str
+
+
 @with_config(_OPEN)
 class Provenance(TypedDict):
-    """provenance.json. held_out: ids of training splits that evaluate; empty where a split does."""
+    """provenance.json. held_out: ids of training splits that evaluate; empty where a split does.
+    content: of the training splits, which a resumed run must find again."""
 
     fingerprint: str
     fingerprint_config: FeatureConfig
     splits: list[SplitUse]
     held_out: NotRequired[list[str]]
+    content: NotRequired[Content]
     longest_seconds: NotRequired[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     lm_hash: str
     lm_kind: str

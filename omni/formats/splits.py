@@ -5,7 +5,7 @@ Must not know the model, nor what a split is used for.
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,10 +98,15 @@ def open_split(folder: str | Path) -> SplitIndex:
     )
 
 
-def read_split(split: SplitIndex, limit: int = 0) -> list[Sample]:
+def read_split(split: SplitIndex, limit: int = 0, skip: Container[int] = ()) -> list[Sample]:
     """Samples of one split in memory; at most `limit`, evenly spaced (0: all). Without transcripts
-    there is nothing to judge by: they are left out, but for noise."""
-    usable = _usable(split, [k for entry in split.shards for k in entry.n_text])
+    there is nothing to judge by: they are left out, but for noise.
+
+    Args:
+        skip: places in the split, counted over its shards, to leave out as well.
+    """
+    places = usable_places(split, [k for entry in split.shards for k in entry.n_text])
+    usable = [place for place in places if place not in skip]
     n = len(usable)
     chosen = {usable[i * n // limit] for i in range(limit)} if 0 < limit < n else set(usable)
     samples: list[Sample] = []
@@ -184,6 +189,6 @@ def _splits_in(root: str | Path) -> list[SplitIndex]:
     return splits
 
 
-def _usable(split: SplitIndex, n_text: Sequence[int]) -> list[int]:
+def usable_places(split: SplitIndex, n_text: Sequence[int]) -> list[int]:
     """Places whose transcript is known: one without a letter is missing, but for noise."""
     return [i for i, n in enumerate(n_text) if n or is_noise(split.split)]

@@ -2,13 +2,14 @@
 
 import pytest
 
+from train.content import content_of
 from train.data import TrainingData
 from train.passes import Shard
 
 
 def data(n: int, weight: float = 1.0, frames: int = 100) -> TrainingData:
     shard = Shard("a.tar", (frames,) * n, tuple(range(n)), weight)
-    return TrainingData([shard], {}, "", "", {}, [])
+    return TrainingData([shard], {}, "", "", {}, [], content_of([], []))
 
 
 @pytest.mark.parametrize(
@@ -27,4 +28,4 @@ def test_default_steps(n: int, weight: float, batch_frames: int, steps: int) -> 
 
 def test_longest_utterance_counts_only_what_trains() -> None:
     shard = Shard("a.tar", (50, 900, 150), (0, 2))
-    assert TrainingData([shard], {}, "", "", {}, []).longest_seconds == 3.0
+    assert TrainingData([shard], {}, "", "", {}, [], content_of([], [])).longest_seconds == 3.0

@@ -1,0 +1,53 @@
+"""What a run knows of its utterances before it reads any features: id, speaker, text, audio's hash.
+
+One walk over the tars' metas, which seeks over the features: the same walk serves the check that
+training and evaluation are apart, the choice of what is held out, the lengths and the control with
+wrong pairs. Must not know what any of them decides.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from omni.formats import shards as shard_files
+from omni.formats.splits import SplitIndex
+
+PATIENCE = 3.0  # seconds without a word
+
+
+class Known(NamedTuple):
+    """One utterance. sha256: of its 16 kHz samples, "" if unknown; text: as it is trained on."""
+
+    id: str
+    speaker: str
+    text: str
+    sha256: str
+
+
+def call_roll(
+    splits: Sequence[SplitIndex], say: Callable[[str], None] = lambda line: None
+) -> list[list[list[Known]]]:
+    """Every utterance of each split, by shard, in the order of the tar.
+
+    Args:
+        say: told how far it is, every few seconds if it takes so long.
+
+    Raises:
+        OmniError: a damaged shard.
+    """
+    total = sum(split.n for split in splits)
+    done, told = 0, time.monotonic()
+    roll = []
+    for split in splits:
+        by_shard = []
+        for entry in split.shards:
+            metas = [meta for _, meta in shard_files.read_metas(entry.path)]
+            by_shard.append(
+                [Known(m["id"], m["speaker"], m["text_norm"], m["sha256"]) for m in metas]
+            )
+            done += len(metas)
+            if time.monotonic() - told > PATIENCE:
+                told = time.monotonic()
+                say(f"looking through the shards: {done:,} of {total:,} utterances")
+        roll.append(by_shard)
+    return roll

@@ -1,0 +1,42 @@
+"""Which utterances fit in a row of the LM: known from frames and text before the first step.
+
+Must not know files, nor the projector beyond its frames to a soft token.
+"""
+
+from dataclasses import dataclass
+
+from omni.bridge.prompt import Template, row_limit
+from omni.nanochat.model import NanoChat
+from omni.nanochat.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Room:
+    """limit: positions of a row; around: those besides audio and text; stack: frames to a soft
+    token; stretch: share by which augmentation may lengthen an utterance in training."""
+
+    limit: int
+    around: int
+    stack: int
+    tok: Tokenizer
+    stretch: float = 0.0
+
+    def positions(self, n_frames: int, text: str, training: bool) -> int:
+        """Positions that the row needs, in training at the longest that augmentation makes it."""
+        if training:
+            n_frames = max(round(n_frames * (1 + self.stretch)), n_frames)
+        audio = self.around - (-n_frames // self.stack)
+        # A token of a byte-pair encoding holds a byte at least: most texts need no count.
+        most = len(text.encode())
+        if audio + most <= self.limit:
+            return audio + most
+        return audio + len(self.tok.encode(text))
+
+    def fits(self, n_frames: int, text: str, training: bool) -> bool:
+        """Whether the row is no longer than the LM's."""
+        return self.positions(n_frames, text, training) <= self.limit
+
+
+def make_room(lm: NanoChat, tok: Tokenizer, template: Template, stack: int, stretch: float) -> Room:
+    """The room of this LM's rows, laid out by this template."""
+    return Room(row_limit(lm), template.around(tok), stack, tok, stretch)
