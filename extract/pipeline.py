@@ -27,7 +27,8 @@ import torch
 
 from extract.allocator import give_back_memory, keep_memory_flat
 from extract.batches import Batches
-from omni.audio import SAMPLE_RATE, load_audio
+from extract.pieces import load_piece
+from omni.audio import SAMPLE_RATE
 from omni.encoder import rate_config
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest, Utterance
@@ -242,7 +243,7 @@ def _decode(utterance: Utterance, path: Path) -> _Decoded:
     wave, digest, failure = np.empty(0, np.float32), "", utterance.note
     try:
         if utterance.is_complete:
-            wave = load_audio(path)
+            wave = load_piece(path, utterance.start, utterance.length)
             digest = hashlib.sha256(wave.astype("<f4", copy=False).data).hexdigest()
             failure = ""
     except OmniError as error:

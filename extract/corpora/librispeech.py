@@ -5,22 +5,15 @@
 about encoders or shards.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni.audio import audio_info
+from extract.corpora.rows import Header, Piece, make_row, read_headers, say_left_out
+from extract.corpora.texts import TRANS, Transcript, merge, read_lines, split_lines
+from extract.corpora.walk import Tree, require_utf8, same_name, tidy_id, unique_ids, walk
 from omni.errors import OmniError
-from omni.formats.manifest import (
-    Manifest,
-    Problem,
-    Utterance,
-    make_manifest,
-    normalize_text,
-    role_of,
-)
-
-AUDIO_SUFFIXES = (".flac", ".opus", ".wav")
+from omni.formats.manifest import Manifest, make_manifest, role_of
 
 
 @dataclass(frozen=True)
@@ -82,30 +75,43 @@ def librispeech_manifest(root: Path, split: str, role: str | None = None) -> Man
         `problem` says so.
 
     Raises:
-        OmniError: no such split, or nothing in it; a name that does not tell the role.
+        OmniError: no such split, or nothing in it; two files of one id; a name that does not tell
+            the role.
     """
     split = canonical_split(split)
     role = role or role_of(split)
+    require_utf8(root)
     base = _base(root, split)
     speakers = read_speakers(base / "SPEAKERS.TXT")
-    texts = _read_transcripts(base / split)
-    audio = {
-        path.stem: path
-        for path in sorted((base / split).rglob("*"))
-        if path.suffix.lower() in AUDIO_SUFFIXES
-    }
-    ids = sorted(texts.keys() | audio.keys())
-    with ThreadPoolExecutor(8) as pool:  # headers only, but a network disk answers slowly
-        rows = pool.map(lambda i: _row(i, base, audio.get(i), texts.get(i), speakers), ids)
-        return make_manifest(split, base, rows, role)
+    tree = walk(base / split)
+    audio = unique_ids((path.stem, path) for path in tree.audio)
+    texts = _read_transcripts(tree, audio)
+    headers = read_headers(audio.values())
+    rows = []
+    for utterance_id in sorted(texts.keys() | audio.keys()):
+        speaker, _, rest = utterance_id.partition("-")
+        path = audio.get(utterance_id)
+        piece = Piece(
+            utterance_id, path, texts.get(utterance_id),
+            speaker=speaker, chapter=rest.partition("-")[0], sex=speakers.get(speaker, ""),
+        )  # fmt: skip
+        rows.append(make_row(piece, base, headers[path] if path else Header()))
+    say_left_out(rows, [(len(tree.closed), "folders can't be entered")])
+    return make_manifest(split, base, rows, role)
 
 
 def read_speakers(path: Path) -> dict[str, str]:
     """Sex ("F" or "M") of each speaker id; empty without the file."""
     if not path.is_file():
         return {}
-    rows = (line.split("|") for line in path.read_text().splitlines() if not line.startswith(";"))
-    return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise OmniError(f"can't be read ({error.strerror})", str(path)) from error
+    # The names in it may be in Latin-1; nothing but ASCII is needed.
+    lines = split_lines(data.decode("utf-8-sig", "replace"))
+    rows = (line.split("|") for line in lines if not line.startswith(";"))
+    return {row[0].strip(): row[1].strip().upper() for row in rows if len(row) > 1}
 
 
 def compare_with_published(split: str, utterances: int, seconds: float) -> str:
@@ -140,40 +146,11 @@ def _base(root: Path, split: str) -> Path:
     )
 
 
-def _read_transcripts(folder: Path) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for path in sorted(folder.rglob("*.trans.txt")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.strip():
-                utterance_id, _, text = line.strip().partition(" ")
-                texts[utterance_id] = text.strip()
+def _read_transcripts(tree: Tree, audio: Iterable[str]) -> dict[str, Transcript]:
+    by_name = {same_name(i): i for i in audio}
+    texts: dict[str, Transcript] = {}
+    for path in tree.texts:
+        if path.name.lower().endswith(TRANS):
+            for name, transcript in read_lines(path):
+                merge(texts, by_name.get(same_name(name)) or tidy_id(name), transcript)
     return texts
-
-
-def _row(
-    utterance_id: str, base: Path, path: Path | None, text: str | None, speakers: dict[str, str]
-) -> Utterance:
-    speaker, _, rest = utterance_id.partition("-")
-    problem, note, n_samples, rate = Problem.NONE, "", 0, 0
-    if path is None:
-        problem, note = Problem.NO_AUDIO, "transcript without audio"
-    elif not text:
-        problem, note = Problem.NO_TEXT, "audio without transcript"
-    else:
-        try:
-            n_samples, rate = audio_info(path)
-        except OmniError as error:  # kept as a row: extraction records the failure
-            problem, note = Problem.UNREADABLE, error.what
-    return Utterance(
-        id=utterance_id,
-        speaker=speaker,
-        chapter=rest.partition("-")[0],
-        sex=speakers.get(speaker, ""),
-        audio=path.relative_to(base).as_posix() if path else "",
-        n_samples=n_samples,
-        sample_rate=rate,
-        text=text or "",
-        text_norm=normalize_text(text or ""),
-        problem=problem,
-        note=note,
-    )

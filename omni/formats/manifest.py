@@ -54,7 +54,11 @@ class Utterance:
     chapter: str = ""
     sex: str = ""  # "F", "M" or ""
     audio: str = ""  # path relative to the manifest's root, with forward slashes
-    n_samples: int = 0  # as the header says, at `sample_rate`; 0 if it can't be read
+    start: float = 0.0  # seconds in the file that the utterance begins at
+    length: float = 0.0  # seconds that it lasts; 0: to the file's end
+    n_samples: int = (
+        0  # of the utterance, as the header says, at `sample_rate`; 0 if it can't be read
+    )
     sample_rate: int = 0  # Hz
     text: str = ""  # as given
     text_norm: str = ""  # what is trained on: lower case, single spaces
@@ -223,5 +227,6 @@ def read_manifest(path: Path) -> Manifest:
 def _arrow_schema() -> "pyarrow.Schema":
     import pyarrow as pa
 
-    columns = [(f.name, pa.int64() if f.type is int else pa.string()) for f in fields(Utterance)]
+    types = {int: pa.int64(), float: pa.float64()}
+    columns = [(f.name, types.get(f.type, pa.string())) for f in fields(Utterance)]  # type: ignore[arg-type]
     return pa.schema(columns)
