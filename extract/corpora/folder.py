@@ -70,7 +70,7 @@ def _pieces_of_files(tree: Tree, needs_text: bool) -> tuple[list[Piece], list[tu
     if not texts:
         mend = "name a table with --transcripts, or give --transcripts none"
         raise OmniError("no transcripts there", f"--audio-dir {tree.folder}", mend)
-    ids = audio.keys() | texts.keys()
+    ids = sorted(audio.keys() | texts.keys())
     pieces = [Piece(i, audio.get(i), texts.get(i)) for i in ids]
     return pieces, [(stray, "text files belong to no recording")]
 

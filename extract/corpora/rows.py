@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extract.corpora.texts import Transcript
-from extract.corpora.walk import fault_of, shown
+from extract.corpora.walk import fault_of, shown, tidy_id
 from omni.audio import audio_info
 from omni.errors import OmniError
+from omni.formats.files import safe_id
 from omni.formats.manifest import Problem, Utterance, normalize_text
 
 
@@ -85,7 +86,7 @@ def make_row(piece: Piece, root: Path, header: Header) -> Utterance:
     is_whole = not piece.start and not piece.length
     there = piece.path is not None and problem != Problem.NO_AUDIO
     return Utterance(
-        id=shown(piece.id),
+        id=_id(piece.id),
         speaker=shown(piece.speaker),
         chapter=piece.chapter,
         sex=piece.sex if piece.sex in ("F", "M") else "",
@@ -99,6 +100,14 @@ def make_row(piece: Piece, root: Path, header: Header) -> Utterance:
         problem=problem,
         note=note,
     )
+
+
+def _id(name: str) -> str:
+    """A piece's id as shards can hold it; a name with `\\..\\` in it is one on other systems only."""
+    try:
+        return safe_id(shown(name))
+    except OmniError:
+        return tidy_id(shown(name).replace("\\", "/"))
 
 
 def say_left_out(rows: Sequence[Utterance], others: Iterable[tuple[int, str]] = ()) -> None:

@@ -119,8 +119,11 @@ def is_utf8(name: str) -> bool:
 
 
 def shown(name: str | Path) -> str:
-    """A name that can be printed and stored: bytes that are no text are escaped."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
+    """A name that can be printed and stored: a byte that is no text as `%E9`."""
+    return "".join(
+        f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c if is_utf8(c) else "\ufffd"
+        for c in str(name)
+    )
 
 
 def require_utf8(folder: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_folder_that_is_no_corpus_is_told(audio: Path, tmp_path: Path) -> None
     with pytest.raises(OmniError, match="no audio files"):
         folder_manifest(tmp_path / "empty", "x")
     (tmp_path / "t.csv").write_text("speech,words\na.wav,one\n")
-    with pytest.raises(OmniError, match="no column names the audio.*columns found: speech, words"):
+    with pytest.raises(OmniError, match=r"no column names the audio.*columns found: speech, words"):
         folder_manifest(audio, "x", str(tmp_path / "t.csv"))
     with pytest.raises(OmniError, match="can't be read"):
         folder_manifest(audio, "x", str(tmp_path / "none.tsv"))
