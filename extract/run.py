@@ -17,9 +17,9 @@ from extract.progress import ProgressLine, stage_shares
 from omni.audio import SAMPLE_RATE
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest
+from omni.formats.records import shard_name
 from omni.formats.shard_verify import verify_shard
 from omni.formats.shard_writer import SplitSpec, StoredDtype, clear_split, write_index
-from omni.formats.shards import shard_name
 from omni.whisper.encoder import Layers, WhisperEncoder, frame_count
 from omni.whisper.window import EXACT, Window
 

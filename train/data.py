@@ -10,6 +10,7 @@ from typing import Any
 
 from omni.encoder import frames_per_second
 from omni.errors import OmniError
+from omni.formats.records import FeatureConfig
 from omni.formats.run_files import Content
 from omni.formats.shards import Sample
 from omni.formats.splits import (
@@ -45,7 +46,7 @@ class TrainingData:
     eval_sets: dict[str, list[Sample]]
     select: str
     fingerprint: str
-    fingerprint_config: dict[str, Any]
+    fingerprint_config: FeatureConfig
     splits: list[dict[str, Any]]
     content: Content
     held_out: tuple[str, ...] = ()

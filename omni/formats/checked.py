@@ -12,8 +12,10 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from omni.errors import OmniError
+from omni.formats.stores import read_bytes
 
 T = TypeVar("T")
+JSON_BYTES = 1 << 27  # an index of ten million utterances; more is nobody's
 
 
 def parse_json(data: bytes | str, kind: type[T], where: str, mend: str = "") -> T:
@@ -39,15 +41,9 @@ def read_json(path: Path, kind: type[T], mend: str = "") -> T:
     """`parse_json` of a file, local or in a store.
 
     Raises:
-        OmniError: it is not there, can't be read, or is not a `kind`.
+        OmniError: it is not there, can't be read, is longer than JSON_BYTES, or is not a `kind`.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise OmniError(f"no {path.name}", str(path.parent), mend) from error
-    except OSError as error:
-        raise OmniError(f"can't read ({error.strerror or error})", str(path), mend) from error
-    return parse_json(data, kind, str(path), mend)
+    return parse_json(read_bytes(path, JSON_BYTES, mend), kind, str(path), mend)
 
 
 @cache
@@ -59,7 +55,7 @@ def _first_fault(error: ValidationError) -> str:
     """The first of the faults, in words; how many there are more."""
     faults = error.errors(include_url=False, include_context=False)
     first: Any = faults[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(str(part) for part in first["loc"])[:120]  # a stranger's keys may be long
     text = str(first["msg"]).strip()
     shown = f"`{place}`: {text[:1].lower()}{text[1:]}" if place else f"damaged JSON: {text}"
     return shown + (f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else "")

@@ -9,28 +9,25 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from omni.errors import OmniError
 from omni.formats.files import safe_name, temporary_path, write_whole
-from omni.formats.shards import (
-    FAILURES_NAME,
+from omni.formats.records import (
     INDEX_NAME,
     SHARD_SCHEMA,
-    escape_key,
+    StoredDtype,
     fingerprint,
     read_sidecar,
-    sample_crc,
     shard_name,
 )
-
-StoredDtype = Literal["float16", "int8"]
+from omni.formats.shards import FAILURES_NAME, escape_key, sample_crc
 
 
 @dataclass(frozen=True)
@@ -227,7 +224,11 @@ def write_index(spec: SplitSpec, n_shards: int) -> dict[str, Any] | None:
         "shards": [
             {
                 "name": shard_name(spec.split, sidecar["shard"]),
-                **{key: sidecar[key] for key in ("n", "bytes", "sha256", "n_frames", "n_text")},
+                "n": sidecar["n"],
+                "bytes": sidecar["bytes"],
+                "sha256": sidecar["sha256"],
+                "n_frames": sidecar["n_frames"],
+                "n_text": sidecar["n_text"],
             }
             for sidecar in sidecars
         ],
@@ -271,7 +272,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, (json.dumps(content, sort_keys=True) + "\n").encode())
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+def _difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return ", ".join(f"{key} {old.get(key)} there, {new.get(key)} now" for key in keys)
 

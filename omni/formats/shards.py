@@ -1,36 +1,34 @@
 """The shards on disk, as readers see them; `shards/README.md` describes every file and field.
 
-A damaged tar reads as a short one without a word, so nothing is believed here that the sidecar does
-not confirm: size, sha256, count, first and last id. No pickle is ever read. Must not know how
-features are made; writing is `omni.formats.shard_writer`.
+A damaged tar reads as a short one without a word, and anybody may have made it, so nothing is
+believed here that the sidecar does not confirm: size, sha256, count, ids, the shape of every array.
+No pickle is ever read. Must not know how features are made; writing is `omni.formats.shard_writer`.
 """
 
+import contextlib
 import hashlib
-import io
-import json
 import re
-import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
 from omni.errors import OmniError
+from omni.formats import npy
 from omni.formats.files import locate
+from omni.formats.records import FeatureConfig, SampleMeta, Sidecar, parse_meta, read_sidecar
+from omni.formats.stores import ask, opened
+from omni.formats.tars import Member, Stream, TarError, members
 
-SHARD_SCHEMA = 1
-INDEX_NAME = "index.json"
 FAILURES_NAME = "failures.jsonl"
 _MEMBERS = {"npy", "json", "scale.npy"}
-# What every reader here relies on; the writer writes more.
-_SIDECAR_FIELDS = {
-    "split", "role", "n", "first", "last", "bytes", "sha256", "fingerprint", "config", "n_samples",
-    "n_frames", "n_text", "crc32", "failures", "shard_size", "plan",
-}  # fmt: skip
+_MAX_META = 1 << 24  # bytes of a sample's JSON: a day of speech is two megabytes of text
+_MAX_FEATURES = 1 << 33  # bytes of a sample's features
+_MAX_WIDTH = 1 << 16  # of a frame
 _SAFE = re.compile(r"[^A-Za-z0-9_-]")
+_SHOWN = 100  # characters of a foreign name in a message
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,33 @@ class Sample:
     """One utterance: `features` float16 (T, d), or (L, T, d) where several layers were stored."""
 
     key: str
-    meta: dict[str, Any]
+    meta: SampleMeta
     features: np.ndarray
 
 
+class ShardError(ValueError):
+    """What is wrong with a shard; `key` is empty where no single sample is concerned."""
+
+    def __init__(self, what: str, key: str = "") -> None:
+        super().__init__(what)
+        self.what, self.key = what, key
+
+
 def read(paths: Iterable[str | Path], check_hash: bool = True) -> Iterator[Sample]:
-    """Samples of shards, one shard after another; see `read_shard`."""
+    """Samples of shards, one shard after another; see `read_shard`.
+
+    Raises:
+        OmniError: also where the shards hold frames of different widths.
+    """
+    width = 0
     for path in paths:
-        yield from read_shard(path, check_hash)
+        for sample in read_shard(path, check_hash):
+            got = sample.features.shape[-1]
+            width = width or got
+            if got != width:
+                what = f"{sample.key} has frames of width {got}, shards before it of {width}"
+                raise damaged(locate(path), what)
+            yield sample
 
 
 def read_shard(path: str | Path, check_hash: bool = True) -> Iterator[Sample]:
@@ -56,16 +73,18 @@ def read_shard(path: str | Path, check_hash: bool = True) -> Iterator[Sample]:
         check_hash: compare the bytes' sha256 at the end, which finds a flipped bit.
 
     Raises:
-        OmniError: no sidecar, wrong size, a damaged or foreign member, a wrong count, first or last
-            id, or a wrong sha256; it names the shard, and the key where there is one.
+        OmniError: no sidecar, wrong size, a damaged or foreign member, features that are not finite
+            or not of the sidecar's shape, a wrong count, first or last id, or a wrong sha256; it
+            names the shard, and the key where there is one.
     """
     path = locate(path)
     sidecar = _checked_sidecar(path)
     n, first, last = 0, "", ""
-    with path.open("rb") as file:
+    with opened(path) as file, _told(path):
         stream = HashingReader(file) if check_hash else None
-        for key, members in groups(path, stream or file):
-            sample = decode_sample(path, key, members)
+        decode = Decoder(sidecar)
+        for key, parts in groups(sidecar, stream or file):
+            sample = decode(key, parts)
             first, last = first or sample.meta["id"], sample.meta["id"]
             n += 1
             yield sample
@@ -73,11 +92,13 @@ def read_shard(path: str | Path, check_hash: bool = True) -> Iterator[Sample]:
             raise damaged(path, "its bytes have another sha256 than its sidecar says")
     if (n, first, last) != (sidecar["n"], sidecar["first"], sidecar["last"]):
         raise damaged(
-            path, f"{n} samples from {first!r} to {last!r}, its sidecar says {sidecar['n']}"
+            path,
+            f"{n} samples from {first!r} to {last!r}, its sidecar says {sidecar['n']} "
+            f"from {sidecar['first']!r} to {sidecar['last']!r}",
         )
 
 
-def read_metas(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_metas(path: str | Path) -> Iterator[tuple[str, SampleMeta]]:
     """(key, meta) of each sample of one tar in order, without its features: seeks over them.
 
     Raises:
@@ -86,24 +107,13 @@ def read_metas(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     path = locate(path)
     sidecar = _checked_sidecar(path)
     n = 0
-    try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                key, _, suffix = member.name.partition(".")
-                data = tar.extractfile(member) if suffix == "json" else None
-                if data is not None:
-                    n += 1
-                    yield key, json.load(data)
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise damaged(path, f"the tar can't be read ({type(error).__name__}: {error})") from error
+    with opened(path) as file, _told(path):
+        for place, key, suffix, member in _members(sidecar, file, file.seek):
+            if suffix == "json":
+                n += 1
+                yield key, _meta(key, _taken(member, key), place, sidecar)
     if n != sidecar["n"]:
         raise damaged(path, f"{n} samples, its sidecar says {sidecar['n']}")
-
-
-def fingerprint(config: dict[str, Any]) -> str:
-    """sha256 of the canonical JSON of what decides a feature's value."""
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def escape_key(utterance_id: str) -> str:
@@ -111,103 +121,175 @@ def escape_key(utterance_id: str) -> str:
     return _SAFE.sub(lambda m: "".join(f"%{b:02X}" for b in m.group().encode()), utterance_id)
 
 
-def shard_name(split: str, shard: int) -> str:
-    """Name of a shard without suffix."""
-    return f"{split}-{shard:06d}"
+class Decoder:
+    """Members of a key to a sample, for the samples of one tar in order.
+
+    Raises, when called:
+        ShardError: a member missing, not what its JSON or the sidecar says, or not finite.
+    """
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._sidecar = sidecar
+        self._place = -1
+        self._width = 0  # of a frame, as the first sample has it
+
+    def __call__(self, key: str, parts: dict[str, bytearray]) -> Sample:
+        self._place += 1
+        if missing := {"npy", "json"} - parts.keys():
+            raise ShardError(f"can't be decoded: it has no .{min(missing)}", key)
+        meta = _meta(key, parts["json"], self._place, self._sidecar)
+        try:
+            features = _features(parts, self._sidecar["config"])
+        except ValueError as error:
+            raise ShardError(f"can't be decoded: {error}", key) from error
+        self._width = self._width or features.shape[-1]
+        want = (meta["n_frames"], self._width)
+        if features.shape[-2:] != want:
+            raise ShardError(f"has features of shape {features.shape}, not {want}", key)
+        if not npy.is_finite(features):
+            raise ShardError("has features that are not finite", key)
+        return Sample(key, meta, features)
 
 
-def read_sidecar(tar: Path) -> dict[str, Any]:
-    """The sidecar of a tar.
+def sample_crc(parts: dict[str, bytearray]) -> int:
+    """crc32 over the members' bytes in the order of their names: finds which key has a fault."""
+    crc = 0
+    for name in sorted(parts):
+        crc = zlib.crc32(parts[name], crc)
+    return crc
+
+
+def groups(sidecar: Sidecar, stream: Stream) -> Iterator[tuple[str, dict[str, bytearray]]]:
+    """Members of each key as webdataset groups them, one key at a time; ends at the file's end.
 
     Raises:
-        OmniError: it is missing, unreadable, of another schema, or lacks a field.
+        ShardError: the tar's structure is broken, or it holds what no shard holds.
     """
-    mend = "run omni-extract --repair, or extract again"
-    sidecar = read_json(tar.with_suffix(".json"), mend)
-    lacks = sorted(_SIDECAR_FIELDS - sidecar.keys())
-    if lacks:
-        raise OmniError(
-            f"the sidecar lacks {', '.join(lacks)}", str(tar.with_suffix(".json")), mend
-        )
-    return sidecar
+    current, parts = "", dict[str, bytearray]()
+    for _, key, suffix, member in _members(sidecar, stream):
+        if key != current and parts:
+            yield current, parts
+            parts = {}
+        current = key
+        if suffix in parts:
+            raise ShardError(f"has two members .{suffix}", key)
+        parts[suffix] = _taken(member, key)
+    if parts:
+        yield current, parts
+    rest, left = memoryview(bytearray(1 << 16)), sidecar["bytes"]
+    while left > 0 and (n := stream.readinto(rest)):  # padding belongs to the hash
+        left -= n
 
 
-def _checked_sidecar(tar: Path) -> dict[str, Any]:
+def _members(
+    sidecar: Sidecar, stream: Stream, seek: Callable[[int], object] | None = None
+) -> Iterator[tuple[int, str, str, Member]]:
+    """(place of the sample, key, suffix, member) of what a shard may hold, of the size it may have."""
+    place, current, seen = -1, "", set[str]()
+    try:
+        for member in members(stream, sidecar["bytes"], seek):
+            key, _, suffix = member.name.partition(".")
+            if suffix not in _MEMBERS:
+                what = f"has a member .{suffix[:_SHOWN]}, which no shard holds: not decoded"
+                raise ShardError(what, key[:_SHOWN])
+            if key != current or place < 0:
+                place, current = place + 1, key
+                if key in seen:
+                    raise ShardError("is there twice", key)
+                seen.add(key)
+                if place >= sidecar["n"]:
+                    raise ShardError(f"is beyond the {sidecar['n']} samples of the sidecar", key)
+            most = _most(sidecar, place, suffix)
+            if member.size > most:
+                raise ShardError(f"has .{suffix} of {member.size} bytes, at most {most} fit", key)
+            yield place, key, suffix, member
+    except TarError as error:
+        raise ShardError(f"the tar can't be read ({error})") from error
+
+
+def _most(sidecar: Sidecar, place: int, suffix: str) -> int:
+    """Bytes that a member may have, known before it is read."""
+    if suffix == "json":
+        return _MAX_META
+    config = sidecar["config"]
+    layers = 1 if config["layers"] == "last" else len(config["layers"])
+    rows = layers * (sidecar["n_frames"][place] if suffix == "npy" else 1)
+    size = {"float16": 2, "int8": 1}[config["dtype"]] if suffix == "npy" else 4
+    return npy.HEADER_BYTES + min(rows * _MAX_WIDTH * size, _MAX_FEATURES)
+
+
+def _taken(member: Member, key: str) -> bytearray:
+    try:
+        return member.read()
+    except MemoryError as error:
+        raise ShardError(f"has {member.size} bytes, more than there is memory for", key) from error
+    except TarError as error:
+        raise ShardError(f"is cut off ({error})", key) from error
+
+
+def _meta(key: str, data: bytearray, place: int, sidecar: Sidecar) -> SampleMeta:
+    """The meta of a key, as the sidecar confirms it."""
+    try:
+        meta = parse_meta(bytes(data), key)
+    except OmniError as error:
+        raise ShardError(f"can't be decoded: its JSON has {error.what}", key) from error
+    if escape_key(meta["id"]) != key:
+        raise ShardError(f"can't be decoded: it holds {meta['id'][:_SHOWN]!r}", key)
+    told = (sidecar["n_frames"][place], sidecar["n_text"][place])
+    got = (meta["n_frames"], len(meta["text_norm"]))
+    if got != told:
+        what = "has {} frames and {} characters".format(*got)
+        raise ShardError(what + ", the sidecar says {} and {}".format(*told), key)
+    return meta
+
+
+def _features(parts: dict[str, bytearray], config: FeatureConfig) -> np.ndarray:
+    """float16 ([L,] T, d), with the dimensions that the config promises.
+
+    Raises:
+        ValueError: they are of another kind.
+    """
+    stored = npy.load(parts["npy"])
+    if stored.dtype != config["dtype"]:
+        raise ValueError(f"it holds {stored.dtype}, not {config['dtype']}")
+    layers = () if config["layers"] == "last" else (len(config["layers"]),)
+    if stored.ndim != 2 + len(layers) or stored.shape[:-2] != layers:
+        raise ValueError(f"features of shape {stored.shape} for layers {config['layers']}")
+    if stored.shape[-1] > _MAX_WIDTH:
+        raise ValueError(f"frames of width {stored.shape[-1]}")
+    if stored.dtype == np.float16:
+        if "scale.npy" in parts:
+            raise ValueError("a scale for float16")
+        return stored
+    if "scale.npy" not in parts:
+        raise ValueError("it has no .scale.npy")
+    scale = npy.load(parts["scale.npy"])
+    width = stored.shape[-1]
+    if scale.dtype != np.float32 or scale.shape != ((*layers, 1, width) if layers else (width,)):
+        raise ValueError(f"a scale of {scale.dtype} {scale.shape} for {stored.shape}")
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found after
+        return (stored * scale).astype(np.float16)
+
+
+def _checked_sidecar(tar: Path) -> Sidecar:
     """The sidecar of a tar whose size is the one it says."""
     sidecar = read_sidecar(tar)
-    size = tar.stat().st_size if tar.is_file() else -1
+    size = ask(tar, lambda p: p.stat().st_size if p.is_file() else -1)
     if size != sidecar["bytes"]:
         raise damaged(tar, f"{size} bytes, its sidecar says {sidecar['bytes']}")
     return sidecar
 
 
-def decode_sample(path: Path, key: str, members: dict[str, bytes]) -> Sample:
-    """Members of one key to a sample.
-
-    Raises:
-        OmniError: a member missing, of a foreign kind, or not what its JSON says.
-    """
-    foreign = sorted(set(members) - _MEMBERS)
-    if foreign:
-        raise damaged(path, f"{key} has a member .{foreign[0]}, which no shard holds: not decoded")
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
     try:
-        meta = json.loads(members["json"])
-        features = _load_npy(members["npy"])
-        if features.dtype == np.int8:
-            features = (features * _load_npy(members["scale.npy"])).astype(np.float16)
-        if escape_key(meta["id"]) != key or features.shape[-2] != meta["n_frames"]:
-            raise ValueError(f"features {features.shape} don't fit {meta['id']}")
-    except (KeyError, ValueError, TypeError, EOFError, OSError) as error:
-        raise damaged(path, f"{key} can't be decoded ({type(error).__name__}: {error})") from error
-    if features.dtype != np.float16:
-        raise damaged(path, f"{key} holds {features.dtype}, not float16 or int8")
-    return Sample(key, meta, features)
-
-
-def sample_crc(members: dict[str, bytes]) -> int:
-    """crc32 over the members' bytes in the order of their names: finds which key has a fault."""
-    crc = 0
-    for name in sorted(members):
-        crc = zlib.crc32(members[name], crc)
-    return crc
-
-
-def groups(path: Path, stream: Any) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Members of each key, as webdataset streams and groups them; ends at the file's end.
-
-    Raises:
-        OmniError: the tar's structure is broken.
-    """
-    from webdataset.tariterators import group_by_keys, tar_file_iterator
-
-    try:
-        files = ({**file, "__url__": path.name} for file in tar_file_iterator(stream))
-        for group in group_by_keys(files):
-            key = group.pop("__key__")
-            yield key, {k: v for k, v in group.items() if not k.startswith("__")}
-        while stream.read(1 << 20):  # the padding after the last member belongs to the hash
-            continue
-    except (tarfile.TarError, EOFError, ValueError, AttributeError) as error:
-        raise damaged(path, f"the tar can't be read ({type(error).__name__}: {error})") from error
-
-
-def _load_npy(data: bytes) -> np.ndarray:
-    return np.load(io.BytesIO(data), allow_pickle=False)
-
-
-def read_json(path: Path, mend: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise OmniError("no such file", str(path), mend) from None
-    except (OSError, ValueError) as error:
-        raise OmniError(f"not readable ({error})", str(path), mend) from error
-    if not isinstance(content, dict) or content.get("schema") != SHARD_SCHEMA:
-        raise OmniError(f"not of shard schema {SHARD_SCHEMA}", str(path), mend)
-    return content
+        yield
+    except ShardError as fault:
+        raise damaged(path, f"{fault.key} {fault.what}".strip()) from fault
 
 
 def damaged(path: Path, what: str) -> OmniError:
+    """The error of a shard that is not what its sidecar says."""
     return OmniError(
         f"damaged shard: {what}",
         str(path),
@@ -218,14 +300,16 @@ def damaged(path: Path, what: str) -> OmniError:
 class HashingReader:
     """A file that hashes what passes through it."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Stream) -> None:
         self._file = file
         self._sha256 = hashlib.sha256()
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._sha256.update(data)
-        return data
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer; returns the bytes read, fewer only at the end."""
+        n = self._file.readinto(buffer)
+        self._sha256.update(buffer[:n])
+        return n
 
     def digest(self) -> str:
+        """sha256 of what was read."""
         return self._sha256.hexdigest()

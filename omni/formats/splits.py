@@ -3,20 +3,27 @@
 Must not know the model, nor what a split is used for.
 """
 
-import re
 import warnings
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import braceexpand
 
 from omni.errors import OmniError
 from omni.formats import shards as shard_files
 from omni.formats.files import locate
 from omni.formats.manifest import is_noise
-from omni.formats.shards import INDEX_NAME, Sample, damaged, read_json, read_sidecar
+from omni.formats.patterns import find_folders
+from omni.formats.records import (
+    INDEX_NAME,
+    FeatureConfig,
+    Role,
+    Sidecar,
+    disagreements,
+    read_index,
+    read_sidecar,
+)
+from omni.formats.shards import Sample, damaged
+from omni.formats.stores import ask
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class ShardEntry:
     name: str
     path: Path
     n: int
-    sidecar: dict[str, Any]
+    sidecar: Sidecar
 
     @property
     def n_frames(self) -> list[int]:
@@ -45,9 +52,9 @@ class SplitIndex:
 
     folder: Path
     split: str
-    role: str  # "train", "eval" or "smoke"
+    role: Role
     fingerprint: str
-    fingerprint_config: dict[str, Any]
+    fingerprint_config: FeatureConfig
     shards: list[ShardEntry]
     n: int  # utterances in all shards
 
@@ -59,34 +66,30 @@ def find_splits(root: str | Path) -> list[SplitIndex]:
         OmniError: no such folder, a store that does not answer, a damaged split.
     """
     # A name that is there is that folder, whatever characters it holds.
-    if isinstance(root, Path) or ("://" not in root and Path(root).is_dir()):
-        return _splits_in(root)
-    folders: list[Path] = []
-    for pattern in braceexpand.braceexpand(root):
-        fixed = re.split(r"[^/]*[*?\[]", pattern, maxsplit=1)[0]
-        if fixed == pattern:
-            folders.append(locate(pattern))
-        else:
-            matches = locate(fixed or ".").glob(pattern[len(fixed) :])
-            folders += sorted((m for m in matches if m.is_dir()), key=str)
-    return [split for folder in folders for split in _splits_in(folder)]
+    folders = [root] if isinstance(root, Path) else find_folders(root)
+    found = [split for folder in folders for split in _splits_in(folder)]
+    return list({str(split.folder): split for split in found}.values())
 
 
 def open_split(folder: str | Path) -> SplitIndex:
     """The shards of a finished split.
 
     Raises:
-        OmniError: no index (the extraction is not finished), another schema, a shard gone.
+        OmniError: no index (the extraction is not finished), another schema, a shard gone, an index
+            that contradicts a sidecar.
     """
     folder = locate(folder)
-    index = read_json(folder / INDEX_NAME, "run the same omni-extract command again to finish it")
+    index = read_index(folder)
     entries = []
-    for name, n in ((shard["name"], shard["n"]) for shard in index["shards"]):
-        path = folder / f"{name}.tar"
+    for shard in index["shards"]:
+        path = folder / f"{shard['name']}.tar"
         sidecar = read_sidecar(path)
-        if sidecar["n"] != n or sidecar["fingerprint"] != index["fingerprint"]:
-            raise damaged(path, "its sidecar and the index disagree")
-        entries.append(ShardEntry(name, path, n, sidecar))
+        if differing := disagreements(shard, index, sidecar):
+            raise damaged(path, f"its sidecar and the index disagree in {', '.join(differing)}")
+        entries.append(ShardEntry(shard["name"], path, sidecar["n"], sidecar))
+    n = sum(entry.n for entry in entries)
+    if n != index["n"]:
+        raise damaged(folder / INDEX_NAME, f"`n` is {index['n']}, its shards hold {n}")
     return SplitIndex(
         folder,
         index["split"],
@@ -94,7 +97,7 @@ def open_split(folder: str | Path) -> SplitIndex:
         index["fingerprint"],
         index["fingerprint_config"],
         entries,
-        sum(entry.n for entry in entries),
+        n,
     )
 
 
@@ -155,7 +158,7 @@ def check_fingerprints(splits: Sequence[SplitIndex]) -> None:
     for other in splits[1:]:
         if other.fingerprint == first.fingerprint:
             continue
-        a, b = first.fingerprint_config, other.fingerprint_config
+        a, b = dict(first.fingerprint_config), dict(other.fingerprint_config)
         parts = [
             f"{k}: {a.get(k)} and {b.get(k)}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)
         ]
@@ -166,27 +169,29 @@ def check_fingerprints(splits: Sequence[SplitIndex]) -> None:
         )
 
 
-def _splits_in(root: str | Path) -> list[SplitIndex]:
+def _splits_in(root: Path) -> list[SplitIndex]:
     """Every finished split in `root` (or `root` itself), by name; unfinished ones are warned of.
-
-    Args:
-        root: a folder, or the URL of one.
 
     Raises:
         OmniError: no such folder, a store that does not answer, a damaged split.
     """
-    root = locate(root)
-    if not root.is_dir():
+    if not ask(root, lambda p: p.is_dir()):
         raise OmniError("no such shard folder", str(root), "make it with omni-extract")
-    if (root / INDEX_NAME).is_file():
+    if ask(root / INDEX_NAME, lambda p: p.is_file()):
         return [open_split(root)]
+    _warn_if_unfinished(root)
     splits = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if (folder / INDEX_NAME).is_file():
+    for folder in ask(root, lambda p: sorted(path for path in p.iterdir() if path.is_dir())):
+        if ask(folder / INDEX_NAME, lambda p: p.is_file()):
             splits.append(open_split(folder))
-        elif any(folder.glob("*.tar")):
-            warnings.warn(f"{folder} is not finished and left out", stacklevel=2)
+        else:
+            _warn_if_unfinished(folder)
     return splits
+
+
+def _warn_if_unfinished(folder: Path) -> None:
+    if ask(folder, lambda p: any(p.glob("*.tar"))):
+        warnings.warn(f"{folder} is not finished and left out", stacklevel=2)
 
 
 def usable_places(split: SplitIndex, n_text: Sequence[int]) -> list[int]:
