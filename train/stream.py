@@ -1,4 +1,4 @@
-"""The trainer's supply of batches: shards streamed by webdataset in the order that plan.py fixes.
+"""The trainer's supply of batches: webdataset shards, streamed in the order that passes.py fixes.
 
 Each rank takes every world-th sample of a batch and each worker every workers-th batch of the
 stream, so the batches are the same for any number of either, and a position (pass, batch) is all
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from omni.bridge.frames import derangement, pad_features
 from omni.errors import OmniError
 from omni.formats import shards as shard_files
+from omni.formats.files import locate
 from omni.formats.shards import Sample
 from train.passes import BatchRule, Shard, plan_pass
 
@@ -194,11 +195,13 @@ def _jobs(spec: StreamSpec, start: Position, worker: int, workers: int) -> Itera
 def _read(spec: StreamSpec, job: _Job) -> dict[Id, Sample]:
     """The wanted samples, from a walk over each shard that holds one."""
     samples: dict[Id, Sample] = {}
+    width = 0
     for shard in sorted(job.wanted):
         entry, places = spec.shards[shard], job.wanted[shard]
         n = 0
         for place, sample in enumerate(shard_files.read_shard(entry.path)):
             n += 1
+            width = shard_files.same_width(locate(entry.path), sample, width)
             if place < len(entry.n_frames):
                 got, told = sample.features.shape[-2], entry.n_frames[place]
                 if got != told:

@@ -42,6 +42,7 @@ class FeatureConfig(TypedDict):
     window: NotRequired[str | dict[str, int | float]]  # "30", or a fitted one's margin and step
     mel: NotRequired[int]
     trim: NotRequired[int]
+    frames_per_second: NotRequired[Annotated[int | float, Field(gt=0, le=1e6)]]
 
 
 class SampleMeta(TypedDict):

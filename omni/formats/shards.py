@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +57,7 @@ def read(paths: Iterable[str | Path], check_hash: bool = True) -> Iterator[Sampl
     width = 0
     for path in paths:
         for sample in read_shard(path, check_hash):
-            got = sample.features.shape[-1]
-            width = width or got
-            if got != width:
-                what = f"{sample.key} has frames of width {got}, shards before it of {width}"
-                raise damaged(locate(path), what)
+            width = same_width(locate(path), sample, width)
             yield sample
 
 
@@ -116,6 +112,18 @@ def read_metas(path: str | Path) -> Iterator[tuple[str, SampleMeta]]:
         raise damaged(path, f"{n} samples, its sidecar says {sidecar['n']}")
 
 
+def same_width(path: Path, sample: Sample, width: int) -> int:
+    """The sample's width, which must be `width` unless that is 0: a batch may hold both.
+
+    Raises:
+        OmniError: it is another; names the shard and the key.
+    """
+    got = sample.features.shape[-1]
+    if width not in (0, got):
+        raise damaged(path, f"{sample.key} has frames of width {got}, shards before it {width}")
+    return int(got)
+
+
 def escape_key(utterance_id: str) -> str:
     """An id as a member key: what is outside [A-Za-z0-9_-] as %XX of its UTF-8 bytes."""
     return _SAFE.sub(lambda m: "".join(f"%{b:02X}" for b in m.group().encode()), utterance_id)
@@ -151,7 +159,7 @@ class Decoder:
         return Sample(key, meta, features)
 
 
-def sample_crc(parts: dict[str, bytearray]) -> int:
+def sample_crc(parts: Mapping[str, bytes | bytearray]) -> int:
     """crc32 over the members' bytes in the order of their names: finds which key has a fault."""
     crc = 0
     for name in sorted(parts):
@@ -171,8 +179,6 @@ def groups(sidecar: Sidecar, stream: Stream) -> Iterator[tuple[str, dict[str, by
             yield current, parts
             parts = {}
         current = key
-        if suffix in parts:
-            raise ShardError(f"has two members .{suffix}", key)
         parts[suffix] = _taken(member, key)
     if parts:
         yield current, parts
@@ -185,7 +191,7 @@ def _members(
     sidecar: Sidecar, stream: Stream, seek: Callable[[int], object] | None = None
 ) -> Iterator[tuple[int, str, str, Member]]:
     """(place of the sample, key, suffix, member) of what a shard may hold, of the size it may have."""
-    place, current, seen = -1, "", set[str]()
+    place, current, seen, suffixes = -1, "", set[str](), set[str]()
     try:
         for member in members(stream, sidecar["bytes"], seek):
             key, _, suffix = member.name.partition(".")
@@ -193,12 +199,15 @@ def _members(
                 what = f"has a member .{suffix[:_SHOWN]}, which no shard holds: not decoded"
                 raise ShardError(what, key[:_SHOWN])
             if key != current or place < 0:
-                place, current = place + 1, key
+                place, current, suffixes = place + 1, key, set()
                 if key in seen:
                     raise ShardError("is there twice", key)
                 seen.add(key)
                 if place >= sidecar["n"]:
                     raise ShardError(f"is beyond the {sidecar['n']} samples of the sidecar", key)
+            if suffix in suffixes:
+                raise ShardError(f"has two members .{suffix}", key)
+            suffixes.add(suffix)
             most = _most(sidecar, place, suffix)
             if member.size > most:
                 raise ShardError(f"has .{suffix} of {member.size} bytes, at most {most} fit", key)

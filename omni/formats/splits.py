@@ -22,7 +22,7 @@ from omni.formats.records import (
     read_index,
     read_sidecar,
 )
-from omni.formats.shards import Sample, damaged
+from omni.formats.shards import Sample, damaged, same_width
 from omni.formats.stores import ask
 
 
@@ -113,12 +113,14 @@ def read_split(split: SplitIndex, limit: int = 0, skip: Container[int] = ()) -> 
     n = len(usable)
     chosen = {usable[i * n // limit] for i in range(limit)} if 0 < limit < n else set(usable)
     samples: list[Sample] = []
-    place = 0
+    place, width = 0, 0
     for entry in split.shards:
         here = range(place, place + entry.n)
         if not chosen.isdisjoint(here):
-            read = zip(here, shard_files.read_shard(entry.path), strict=True)
-            samples += [sample for i, sample in read if i in chosen]
+            for i, sample in zip(here, shard_files.read_shard(entry.path), strict=True):
+                width = same_width(entry.path, sample, width)
+                if i in chosen:
+                    samples.append(sample)
         place += entry.n
     return samples
 
@@ -138,6 +140,7 @@ def read_ids(splits: Sequence[SplitIndex], ids: Sequence[str], limit: int = 0) -
         here = left & {meta["id"] for _, meta in shard_files.read_metas(path)}
         if here:
             found += [s for s in shard_files.read_shard(path) if s.meta["id"] in here]
+            same_width(path, found[-1], found[0].features.shape[-1])
             left -= here
     if left:
         raise OmniError(

@@ -18,8 +18,9 @@ from omni.bridge.frames import pad_features
 from omni.bridge.projector import Projector, build_projector
 from omni.bridge.prompt import DEFAULT_PROMPT, Template
 from omni.evaluation.evaluate import evaluate
+from omni.formats.records import fingerprint
 from omni.formats.shard_writer import ShardWriter, SplitSpec, write_index
-from omni.formats.shards import Sample, escape_key, fingerprint
+from omni.formats.shards import Sample, escape_key
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
 from train.options import TrainOptions
 
