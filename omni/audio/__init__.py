@@ -1,7 +1,7 @@
 """Any audio file to the one shape Whisper hears: mono, 16 kHz, float32.
 
 - source: bytes of a file, of a stretch of it, or with a header put right
-- chunks, ogg, flac, mp3: what a file of the kind holds, and whether it is all there
+- chunks, ogg, flac, mp3, boxes: what a file of the kind holds, and whether it is all there
 - sndfile: bytes to blocks of samples; media: what libsndfile can't read, with PyAV
 - mono: blocks of samples to the wave
 
@@ -13,10 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
+from omni.audio.boxes import matroska_parts, mp4_parts
 from omni.audio.chunks import chunk_parts
 from omni.audio.flac import flac_parts
-from omni.audio.media import advice, media_blocks, media_format
-from omni.audio.mono import SAMPLE_RATE, Block, check_length, import_torchaudio, mono_16k
+from omni.audio.media import MAYBE_SNDFILE, advice, media_blocks, media_format
+from omni.audio.mono import (
+    SAMPLE_RATE,
+    Block,
+    check_format,
+    check_length,
+    import_torchaudio,
+    mono_16k,
+)
 from omni.audio.mp3 import id3_size, mp3_parts
 from omni.audio.ogg import ogg_parts
 from omni.audio.sndfile import sndfile_blocks, sndfile_count
@@ -44,6 +52,7 @@ _CHUNKED = (
     b"NIST",
     b"riff",
 )
+_BOXED = {"mov": mp4_parts, "matroska": matroska_parts}
 
 
 def load_audio(source: AudioSource) -> np.ndarray:
@@ -100,11 +109,13 @@ def audio_info(path: Path) -> tuple[int, int]:
     unlike rates, samples at the first one's rate.
 
     Raises:
-        OmniError: missing, empty, unreadable or cut off file.
+        OmniError: missing, empty, unreadable or cut off file, or one that `load_audio` would refuse for its
+            rate or length.
     """
     with Source(path) as opened:
         counts = [_count(opened, part) for part in _parts(opened, thorough=False)]
         rate = counts[0][1]
+        check_format(rate, 1, opened.where)
         total = sum(n if r == rate else round(n * rate / r) for n, r in counts)
         check_length(total / rate, opened.where)
     return total, rate
@@ -121,20 +132,23 @@ def _parts(source: Source, thorough: bool) -> list[Part]:
         return ogg_parts(source)
     if begin == 0 and head in _CHUNKED:
         return chunk_parts(source)
+    format = media_format(source)
+    if format in _BOXED:
+        return _BOXED[format](source)
     return mp3_parts(source, begin) or [WHOLE]
 
 
 def _blocks(source: Source, part: Part) -> Iterator[Block]:
     """Decode a part, with PyAV what libsndfile doesn't know."""
-    format = _media(source) if part == WHOLE else None
+    format = _media(source, part)
     if format:
-        return media_blocks(source, format)
+        return media_blocks(source, part, format)
     return sndfile_blocks(source, part, f"If it is sound, {advice(source)}")
 
 
 def _count(source: Source, part: Part) -> tuple[int, int]:
     """(samples, rate) of a part, decoded where its header doesn't know."""
-    if part != WHOLE or not _media(source):
+    if not _media(source, part):
         n, rate = sndfile_count(source, part, f"If it is sound, {advice(source)}")
         if n:
             return n, rate
@@ -145,12 +159,12 @@ def _count(source: Source, part: Part) -> tuple[int, int]:
     return n, rate
 
 
-def _media(source: Source) -> str | None:
+def _media(source: Source, part: Part) -> str | None:
     """PyAV's name of the format; None for libsndfile."""
     format = media_format(source)
-    if format == "caf":  # libsndfile reads most of them
+    if format in MAYBE_SNDFILE:
         try:
-            sndfile_count(source, WHOLE)
+            sndfile_count(source, part)
         except OmniError:
             return format
         return None

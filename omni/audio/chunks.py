@@ -69,18 +69,21 @@ def _sound(window: Window, begin: int) -> _Sound | None:
         return _au(window, begin, "big" if head[:4] == b".snd" else "little")
     if head[:7] == b"NIST_1A":
         return _nist(window, begin)
-    long_size = None
+    width, order = _size_field(head)
+    ds64: int | None = None  # where an RF64 file says how long its sound is
     for chunk in _chunks(window, begin):
         if chunk.name == b"ds64":
-            long_size = int.from_bytes(window.at(chunk.begin + 8, 8), "little")
-        if chunk.name in (b"data", b"SSND", b"BODY"):
-            width, order = _size_field(head)
-            size = chunk.size
-            if head[:4] in (b"RF64", b"BW64") and size == 0xFFFFFFFF and long_size is not None:
-                size, width = long_size, 8
-            at = (chunk.begin - width, width, order) if width == 4 else None
-            known = None if _unknown(size, width) else size
-            return _Sound(chunk.begin, known, chunk.following, at)
+            ds64 = chunk.begin + 8
+        if chunk.name not in (b"data", b"SSND", b"BODY"):
+            continue
+        size, following = chunk.size, chunk.following
+        size_at = (chunk.begin - 4, 4, order) if width == 4 else None
+        if ds64 is not None and size == 0xFFFFFFFF:
+            width, size_at = 8, (ds64, 8, "little")
+            size = int.from_bytes(window.at(ds64, 8), "little")
+            following = chunk.begin + size + size % 2
+        known = None if _unknown(size, width) else size
+        return _Sound(chunk.begin, known, following, size_at)
     return None
 
 
@@ -220,7 +223,7 @@ def _part(sound: _Sound, stretch: Stretch, source: Source) -> Part:
     if sound.size is None and sound.size_at is not None:
         at, width, order = sound.size_at
         true = stretch.end - sound.begin
-        if 0 <= true < 1 << 31:
+        if 0 <= true < 1 << 8 * width:
             field = true.to_bytes(width, order)  # type: ignore[arg-type]
             return Part((Stretch(stretch.begin, at), field, Stretch(at + width, stretch.end)))
     if stretch == Stretch(0, source.size):

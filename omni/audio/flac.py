@@ -6,7 +6,7 @@ libsndfile believes it. Must not know how frames are coded: only their headers a
 
 from typing import NamedTuple
 
-from omni.audio.source import WHOLE, Part, Source, Stretch, Window
+from omni.audio.source import WHOLE, Part, Source, Stretch, Window, cut_off
 
 _STREAMINFO = 34  # bytes of the first metadata block
 _MARKS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")  # and a STREAMINFO block's header
@@ -37,6 +37,9 @@ def flac_parts(source: Source, begin: int, thorough: bool) -> list[Part]:
         begin: where the mark `fLaC` stands.
         thorough: look through the whole file for others; else only where the last frame does not
             bear out the header.
+
+    Raises:
+        OmniError: the last frame ends before the header's total.
     """
     window = Window(source)
     info = _info(window, begin)
@@ -54,7 +57,7 @@ def flac_parts(source: Source, begin: int, thorough: bool) -> list[Part]:
     if len(begins) == 1 and holds:
         return [WHOLE]
     ends = [*begins[1:], source.size]
-    return [_part(window, a, b) for a, b in zip(begins, ends, strict=True)]
+    return [_part(window, a, b, source.where) for a, b in zip(begins, ends, strict=True)]
 
 
 def _info(window: Window, begin: int) -> _Info | None:
@@ -74,18 +77,21 @@ def _info(window: Window, begin: int) -> _Info | None:
     return _Info(total, begin + 8 + 13, int.from_bytes(body[2:4], "big"), largest, at)
 
 
-def _part(window: Window, begin: int, end: int) -> Part:
-    """The stretch with its total unset, so that the decoder goes on to the end."""
+def _part(window: Window, begin: int, end: int, where: str) -> Part:
+    """The stretch with the total that its last frame bears out, or none where there is no frame."""
     info = _info(window, begin)
     assert info is not None
-    first = window.at(info.total_at, 1)[0] & 0xF0
-    at_least = max(info.total, _last_sample(window, info, end) or 0)
+    total = _last_sample(window, info, end) or 0
+    if 0 < total < info.total:
+        raise cut_off(total, info.total, "samples", where)
+    upper = window.at(info.total_at, 1)[0] & 0xF0
+    field = total.to_bytes(5, "big")
     pieces = (
         Stretch(begin, info.total_at),
-        bytes([first, 0, 0, 0, 0]),
+        bytes([upper | field[0] & 0x0F]) + field[1:],
         Stretch(info.total_at + 5, end),
     )
-    return Part(pieces, at_least)
+    return Part(pieces, max(info.total, total))
 
 
 def _last_sample(window: Window, info: _Info, end: int) -> int | None:

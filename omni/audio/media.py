@@ -13,7 +13,7 @@ import numpy as np
 
 from omni.audio.mono import Block
 from omni.audio.mp3 import id3_size
-from omni.audio.source import Source, Window
+from omni.audio.source import Part, Source, View, Window
 from omni.errors import OmniError
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ _FORMATS = {
     b"#!AMR": "amr",
     b"caff": "caf",
     b"wvpk": "wv",
+    b"OggS": "ogg",
 }
+MAYBE_SNDFILE = ("caf", "ogg")  # libsndfile reads most of these, and is asked first
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # what mp4 and mov begin with
 _BLOCK = 1 << 16  # samples per channel in a block
 _SLACK_SECONDS = 0.1  # a container rounds its duration to frames, and counts the encoder's delay in
@@ -51,13 +53,13 @@ def advice(source: Source) -> str:
     return f"convert it: ffmpeg -i {shlex.quote(name)} {shlex.quote(stem + '.wav')}"
 
 
-def media_blocks(source: Source, format: str) -> Iterator[Block]:
+def media_blocks(source: Source, part: Part, format: str) -> Iterator[Block]:
     """Decode the first stream of sound.
 
     Raises:
         OmniError: PyAV is not installed; no sound in it; a damaged or cut file.
     """
-    with _opened(source, format) as (av, container):
+    with _opened(source, part, format) as (av, container):
         stream = container.streams.audio[0]
         promised = _promised_seconds(container, stream)
         rate = stream.rate
@@ -65,16 +67,16 @@ def media_blocks(source: Source, format: str) -> Iterator[Block]:
         waiting: list[np.ndarray] = []
         length = total = 0
         for frame in container.decode(stream):
-            for part in resampler.resample(frame):
-                waiting.append(part.to_ndarray().T)  # (n, channels)
-                length += part.samples
+            for plain in resampler.resample(frame):
+                waiting.append(plain.to_ndarray().T)  # (n, channels)
+                length += plain.samples
             if length >= _BLOCK:
                 yield Block(np.concatenate(waiting), rate)
                 total, length, waiting = total + length, 0, []
-        waiting += [part.to_ndarray().T for part in resampler.resample(None)]
+        waiting += [plain.to_ndarray().T for plain in resampler.resample(None)]
         if waiting:
             yield Block(np.concatenate(waiting), rate)
-            total += sum(len(part) for part in waiting)
+            total += sum(map(len, waiting))
         if promised is not None and total / rate < promised - _SLACK_SECONDS:
             raise OmniError(
                 f"audio is cut off: {total / rate:.2f} of {promised:.2f} seconds", source.where
@@ -82,7 +84,9 @@ def media_blocks(source: Source, format: str) -> Iterator[Block]:
 
 
 @contextmanager
-def _opened(source: Source, format: str) -> Iterator[tuple[Any, "av.container.InputContainer"]]:
+def _opened(
+    source: Source, part: Part, format: str
+) -> Iterator[tuple[Any, "av.container.InputContainer"]]:
     """PyAV and the open container; its errors become ours."""
     try:
         import av
@@ -92,9 +96,10 @@ def _opened(source: Source, format: str) -> Iterator[tuple[Any, "av.container.In
             source.where,
             f"{advice(source)}, or install the extra media",
         ) from error
-    source.file.seek(0)
+    file = View(source, part.pieces) if part.pieces else source.file
+    file.seek(0)
     try:
-        with av.open(source.file, "r", format=format, metadata_errors="replace") as container:
+        with av.open(file, "r", format=format, metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise OmniError("no sound in the file", source.where)
             yield av, container

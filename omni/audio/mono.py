@@ -62,6 +62,21 @@ def mono_16k(blocks: Callable[[], Iterable[Block]], where: str) -> np.ndarray:
     return wave if channel is None else _wave(blocks(), channel, _Loudness(), where)
 
 
+def check_format(rate: int, channels: int, where: str) -> None:
+    """Refuse what no converter makes.
+
+    Raises:
+        OmniError: a rate outside of 2 to 768 kHz or with no small ratio to 16 kHz, or no channel,
+            or more than 64.
+    """
+    if not 1 <= channels <= _MOST_CHANNELS:
+        raise OmniError(f"audio has {channels} channels, at most {_MOST_CHANNELS} are read", where)
+    common = math.gcd(rate, SAMPLE_RATE)
+    taps = (rate // common) * (SAMPLE_RATE // common)
+    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE or taps > _MAX_KERNEL_TAPS:
+        raise OmniError(f"audio at {rate} Hz can't be resampled to {SAMPLE_RATE} Hz", where)
+
+
 def check_length(seconds: float, where: str) -> None:
     """Refuse a recording longer than any.
 
@@ -100,7 +115,7 @@ def _wave(
     seconds = 0.0
     for samples, rate in blocks:
         if resampler is None:
-            _check_format(rate, samples.shape[1], where)
+            check_format(rate, samples.shape[1], where)
             resampler = _Resampler(rate)
         seconds += len(samples) / rate
         check_length(seconds, where)
@@ -114,15 +129,6 @@ def _wave(
     if resampler is not None:
         out += resampler.finish()
     return out[0] if len(out) == 1 else np.concatenate([np.empty(0, np.float32), *out])
-
-
-def _check_format(rate: int, channels: int, where: str) -> None:
-    if not 1 <= channels <= _MOST_CHANNELS:
-        raise OmniError(f"audio has {channels} channels, at most {_MOST_CHANNELS} are read", where)
-    common = math.gcd(rate, SAMPLE_RATE)
-    taps = (rate // common) * (SAMPLE_RATE // common)
-    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE or taps > _MAX_KERNEL_TAPS:
-        raise OmniError(f"audio at {rate} Hz can't be resampled to {SAMPLE_RATE} Hz", where)
 
 
 def _check_values(samples: np.ndarray, where: str) -> None:

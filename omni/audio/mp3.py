@@ -27,19 +27,12 @@ class _Frame(NamedTuple):
     mono: bool
 
 
-class _Count(NamedTuple):
-    """What an information frame promises: frames, and bytes from its own begin; 0 is not said."""
-
-    frames: int
-    size: int
-
-
 class _Run:
     """Frames behind one another that one decoder reads."""
 
-    def __init__(self, begin: int, frame: _Frame, count: _Count | None) -> None:
+    def __init__(self, begin: int, frame: _Frame, count: int | None) -> None:
         self.begin, self.end, self.first, self.count = begin, begin, frame, count
-        self.sound_at = begin + frame.size if count else begin
+        self.sound_at = begin if count is None else begin + frame.size
         self.frames = 0
 
 
@@ -57,14 +50,11 @@ def mp3_parts(source: Source, begin: int) -> list[Part] | None:
     first = _frame(window.at(begin, 4))
     if first is None or not _follows(window, begin + first.size, end, first):
         return None
-    count = _count(window.at(begin, first.size), first)
-    if count and count.frames and begin + count.size == end:
-        return [WHOLE]  # the header's word on bytes holds, so that on frames does
     runs = list(_runs(window, begin, end, source.where))
     for run in runs:
         # Some writers count the information frame in.
-        if run.count and run.count.frames > run.frames + 1:
-            raise cut_off(run.frames, run.count.frames, "frames", source.where)
+        if run.count is not None and run.count > run.frames + 1:
+            raise cut_off(run.frames, run.count, "frames", source.where)
     if len(runs) == 1 and _holds(runs[0]):
         return [WHOLE]
     return [_part(run) for run in runs if run.frames]
@@ -96,11 +86,11 @@ def _runs(window: Window, at: int, end: int, where: str) -> Iterator[_Run]:
         if at + frame.size > end:
             raise cut_off(end - at, frame.size, "bytes of the last frame", where)
         count = _count(window.at(at, frame.size), frame)
-        if run is None or count or frame[1:] != run.first[1:]:
+        if run is None or count is not None or frame[1:] != run.first[1:]:
             if run is not None:
                 yield run
             run = _Run(at, frame, count)
-        if not count:
+        if count is None:
             run.frames += 1
         at += frame.size
         run.end = at
@@ -109,7 +99,7 @@ def _runs(window: Window, at: int, end: int, where: str) -> Iterator[_Run]:
 
 
 def _holds(run: _Run) -> bool:
-    return run.count is not None and abs(run.count.frames - run.frames) <= 1
+    return run.count is not None and abs(run.count - run.frames) <= 1
 
 
 def _part(run: _Run) -> Part:
@@ -139,19 +129,14 @@ def _side_bytes(frame: _Frame) -> int:
     return 9 if frame.mono else 17
 
 
-def _count(body: bytes, frame: _Frame) -> _Count | None:
-    """What an information frame says; None if it is a frame of sound."""
+def _count(body: bytes, frame: _Frame) -> int | None:
+    """The frames that an information frame promises, 0 if it doesn't; None for a frame of sound."""
     at = 4 + _side_bytes(frame)
     if body[at : at + 4] in (b"Xing", b"Info"):
-        flags = int.from_bytes(body[at + 4 : at + 8], "big")
-        numbers = [int.from_bytes(body[at + 8 + i : at + 12 + i], "big") for i in (0, 4)]
-        frames = numbers.pop(0) if flags & 1 else 0
-        return _Count(frames, numbers[0] if flags & 2 else 0)
+        says = body[at + 7 : at + 8] > b"\0" and bool(body[at + 7] & 1)
+        return int.from_bytes(body[at + 8 : at + 12], "big") if says else 0
     if body[_VBRI_AT : _VBRI_AT + 4] == b"VBRI":
-        size, frames = (
-            int.from_bytes(body[_VBRI_AT + i : _VBRI_AT + i + 4], "big") for i in (10, 14)
-        )
-        return _Count(frames, size)
+        return int.from_bytes(body[_VBRI_AT + 14 : _VBRI_AT + 18], "big")
     return None
 
 

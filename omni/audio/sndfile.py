@@ -36,16 +36,22 @@ def sndfile_blocks(source: Source, part: Part, mend: str = "") -> Iterator[Block
     """
     with _open(source, part, mend) as sound:
         size = max(_BLOCK_SAMPLES // sound.channels, 1)
-        total, promised = 0, max(part.at_least, _frames(sound))
-        read = size
-        while read == size:
+        frames = _frames(sound)
+        total, promised = 0, max(part.at_least, frames)
+        while True:
+            # Not a sample further than the header says: what stands behind the sound is no sound.
+            wanted = min(size, frames - total) if frames else size
             try:
-                samples = sound.read(size, dtype="float32", always_2d=True)  # (n, channels)
+                samples = sound.read(wanted, dtype="float32", always_2d=True)  # (n, channels)
             except _ERRORS as error:
-                raise _damaged(error, source) from error
-            read = len(samples)
-            total += read
+                if promised:
+                    what = f"audio is cut off or damaged: its {promised} samples are not all there"
+                    raise OmniError(what, source.where, _words(error)) from error
+                raise _damaged(error, source, mend) from error
+            total += len(samples)
             yield Block(samples, sound.samplerate)
+            if len(samples) < wanted or total == frames:
+                break
         # read() stops silently where a damaged file does: the promise is the witness.
         if total < promised:
             raise cut_off(total, promised, "samples", source.where)
@@ -80,6 +86,9 @@ def _open(source: Source, part: Part, mend: str) -> soundfile.SoundFile:
 
 
 def _damaged(error: Exception, source: Source, mend: str = "") -> OmniError:
-    # libsndfile's words without the file's name, which `where` has.
-    words = str(getattr(error, "error_string", error))
-    return OmniError("audio can't be decoded", source.where, f"{words} {mend}".strip())
+    return OmniError("audio can't be decoded", source.where, f"{_words(error)} {mend}".strip())
+
+
+def _words(error: Exception) -> str:
+    """libsndfile's words without the file's name, which `where` has."""
+    return str(getattr(error, "error_string", error))
