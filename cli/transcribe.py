@@ -22,8 +22,9 @@ Write down what the LM of a trained run hears.
   omni-transcribe --run runs/mine *.mp3      one line a file
   arecord -r 48000 -d 5 | omni-transcribe -  from standard input
 
-Any format that libsndfile reads (wav, flac, mp3, ogg), any rate, mono or stereo; recordings longer
-than the run's utterances, or than 30 s, are cut at pauses. Exit status: 0, or 1 if a file could not be read.
+Any format that libsndfile reads (wav, flac, mp3, ogg), with the extra media m4a, webm, aac and wma
+too; any rate, mono or stereo. Recordings longer than the run's utterances, or than 30 s, are cut at
+pauses; silence is not decoded. Exit status: 0, or 1 if a file could not be read.
 """
 
 

@@ -26,6 +26,8 @@ from omni.whisper.window import EXACT, Window, window_from_config
 CHUNK_SECONDS = 30.0  # Whisper's window, and about the longest utterance of LibriSpeech
 SEARCH_SECONDS = 5.0  # how far before a chunk's end a pause is looked for
 PAUSE_SECONDS = 0.2  # the stretch whose loudness is compared
+SILENCE_LEVEL = 1e-4  # of full scale, -80 dBFS: what is quieter throughout is not decoded
+SILENCE_SECONDS = 0.05  # the stretch whose loudness counts: about a vowel
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Transcript:
     """What the LM heard in one recording.
 
     ids: the tokens, end token left out, chunk after chunk. n_soft: soft tokens the LM was given.
-    chunks: pieces the recording was cut into. seconds: its length.
+    chunks: pieces the recording was cut into, silent ones too, which the LM was not given.
+    seconds: its length.
     """
 
     text: str
@@ -96,16 +99,21 @@ class Transcriber:
         limit = self.chunk_seconds if chunk_seconds is None else chunk_seconds
         pieces = [cut_at_pauses(wave, limit) for wave in waves]
         flat = [piece for chunks in pieces for piece in chunks]
-        ids: list[list[int]] = []
-        for begin in range(0, len(flat), batch_size):
-            part = flat[begin : begin + batch_size]
-            ids += self._decode(part, max_new, sampling or Sampling())
+        # An LM that is given silence writes all the same: it is not asked.
+        silent = [is_silent(piece) for piece in flat]
+        heard = [i for i in range(len(flat)) if not silent[i]]
+        ids: list[list[int]] = [[] for _ in flat]
+        for begin in range(0, len(heard), batch_size):
+            part = heard[begin : begin + batch_size]
+            rows = self._decode([flat[i] for i in part], max_new, sampling or Sampling())
+            for i, row in zip(part, rows, strict=True):
+                ids[i] = row
         out, at = [], 0
         for wave, chunks in zip(waves, pieces, strict=True):
-            mine = ids[at : at + len(chunks)]
+            mine, quiet = ids[at : at + len(chunks)], silent[at : at + len(chunks)]
             at += len(chunks)
             texts = [self.tok.decode(row).strip() for row in mine]
-            frames = [frame_count(len(chunk)) for chunk in chunks]
+            frames = [frame_count(len(c)) for c, q in zip(chunks, quiet, strict=True) if not q]
             out.append(
                 Transcript(
                     " ".join(text for text in texts if text),
@@ -193,6 +201,19 @@ def load_transcriber(
     longest = min(run.provenance.get("longest_seconds", CHUNK_SECONDS), CHUNK_SECONDS)
     layers = features["layers"]
     return Transcriber(whisper, projector, frozen, tok, template, layers, longest, window)
+
+
+def is_silent(wave: np.ndarray) -> bool:
+    """Whether a piece (n,) holds nothing that could be speech: every 50 ms below -80 dBFS.
+
+    That is 3 steps of a 16-bit recording (rms, without its constant part): the dither and hiss of an
+    idle input, and digital zeros. Speech 60 dB below its usual level is louder at its vowels.
+    """
+    window = int(SILENCE_SECONDS * SAMPLE_RATE)
+    for begin in range(0, len(wave), window):
+        if float(np.std(wave[begin : begin + window], dtype=np.float64)) > SILENCE_LEVEL:
+            return False
+    return True
 
 
 def cut_at_pauses(wave: np.ndarray, seconds: float = CHUNK_SECONDS) -> list[np.ndarray]:

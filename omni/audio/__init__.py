@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from omni.audio.boxes import matroska_parts, mp4_parts
-from omni.audio.chunks import chunk_parts
+from omni.audio.chunks import HEADS, chunk_parts
 from omni.audio.flac import flac_parts
 from omni.audio.media import MAYBE_SNDFILE, advice, media_blocks, media_format
 from omni.audio.mono import (
@@ -32,6 +32,7 @@ from omni.audio.source import WHOLE, AudioSource, Part, Source, Window
 from omni.errors import OmniError
 
 __all__ = [
+    "AUDIO_SUFFIXES",
     "SAMPLE_RATE",
     "AudioSource",
     "audio_info",
@@ -40,17 +41,14 @@ __all__ = [
     "to_mono_16k",
 ]
 
-_CHUNKED = (
-    b"RIFF",
-    b"RIFX",
-    b"RF64",
-    b"BW64",
-    b"FORM",
-    b"caff",
-    b".snd",
-    b"dns.",
-    b"NIST",
-    b"riff",
+# What counts as a recording, in any case: what libsndfile reads, then what needs PyAV (or a word of
+# how to convert it: it is never passed over).
+AUDIO_SUFFIXES = frozenset(
+    (
+        *(".flac", ".wav", ".wave", ".w64", ".rf64", ".ogg", ".oga", ".opus", ".mp3", ".aiff"),
+        *(".aif", ".aifc", ".au", ".snd", ".caf", ".sph"),
+        *(".m4a", ".m4b", ".aac", ".mp4", ".webm", ".weba", ".wma", ".mka", ".amr", ".3gp", ".mp2"),
+    )
 )
 _BOXED = {"mov": mp4_parts, "matroska": matroska_parts}
 
@@ -130,7 +128,7 @@ def _parts(source: Source, thorough: bool) -> list[Part]:
         return flac_parts(source, begin, thorough)
     if head == b"OggS":
         return ogg_parts(source)
-    if begin == 0 and head in _CHUNKED:
+    if begin == 0 and head in HEADS:
         return chunk_parts(source)
     format = media_format(source)
     if format in _BOXED:

@@ -16,7 +16,7 @@ _UNKNOWN_32 = ((0, 0), (0x7EFFFF00, 0x7F00FFFF), (0x7FFF0000, 0x8000FFFF), (0xFF
 _JUNK_BYTES = 4096  # less than this behind the end is no sound: an eighth of a second of 16 bits
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICS")
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
-_HEADS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b".snd", b"dns.", b"NIST", b"riff")
+HEADS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b".snd", b"dns.", b"NIST", b"riff")
 
 
 class _Chunk(NamedTuple):
@@ -172,12 +172,13 @@ def _end_of_part(window: Window, sound: _Sound, where: str) -> int:
     at = min(sound.end, window.size)
     assert sound.size is not None
     unpadded = sound.begin + sound.size
-    if unpadded < at and window.at(unpadded, 4) in _HEADS:  # joined behind an odd length
+    if unpadded < at and window.at(unpadded, 4) in HEADS:  # joined behind an odd length
         at = unpadded
     while at + 8 <= window.size:
         head = window.at(at, 16)
-        if head[:4] in _HEADS and _sound(window, at) is not None:
-            return at
+        unpadded = at + 16 - len(head.lstrip(b"\0"))  # some writers fill up the last chunk
+        if window.at(unpadded, 4) in HEADS and _sound(window, unpadded) is not None:
+            return unpadded
         following = _after_chunk(window, at, head)
         if following is None:
             break
