@@ -28,21 +28,24 @@ class _Index(TypedDict):
     weight_map: dict[str, str]
 
 
-def read_tensors(file: Path, wanted: Callable[[str], bool] = lambda key: True) -> dict[str, Tensor]:
+def read_tensors(
+    file: Path, wanted: Callable[[str], bool] = lambda key: True, mmap: bool = True
+) -> dict[str, Tensor]:
     """The tensors of a `.safetensors`, of torch's own format, or of all shards that an index names.
 
     Args:
         file: told apart by its suffix; `*.index.json` is an index.
         wanted: which of them are read.
+        mmap: as `read_torch` takes it.
 
     Raises:
         OmniError: damaged, no plain dict of tensors, or an index that leaves its folder.
     """
     if file.name.endswith(INDEX_SUFFIX):
-        return _read_shards(file, wanted)
+        return _read_shards(file, wanted, mmap)
     if file.suffix == ".safetensors":
         return _read_safetensors(file, wanted)
-    state = read_torch(file)
+    state = read_torch(file, mmap)
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
@@ -54,19 +57,29 @@ def read_tensors(file: Path, wanted: Callable[[str], bool] = lambda key: True) -
     return {key: value for key, value in state.items() if wanted(key)}
 
 
+def shard_names(index: Path) -> list[str]:
+    """The shards that an index names, all beside it.
+
+    Raises:
+        OmniError: no index, or one that leaves its folder.
+    """
+    return sorted(set(_shard_places(index).values()))
+
+
 def read_torch(file: Path, mmap: bool = True) -> Any:
     """What `torch.save` wrote: tensors, numbers, strings, lists and dicts; nothing in it can run.
 
     Args:
-        mmap: map the tensors from disk; then they must be copied before the file can change.
+        mmap: map the tensors from disk; then they must be copied before the file can change. The
+            format before torch 1.6 can't be mapped, and is not.
 
     Raises:
         OmniError: truncated, no torch file, code in it, or tensors larger than the file.
     """
     size = _size(file)
-    _check_zip(file, size)
+    is_zip = _check_zip(file, size)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap and is_zip)
     except Exception as error:  # torch raises a different kind for each way to be damaged
         if type(error).__name__ == "UnpicklingError":
             raise OmniError(
@@ -115,24 +128,13 @@ def _read_safetensors(file: Path, wanted: Callable[[str], bool]) -> dict[str, Te
         raise OmniError(f"damaged safetensors ({brief(error)})", str(file), _MEND) from error
 
 
-def _read_shards(index: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+def _read_shards(index: Path, wanted: Callable[[str], bool], mmap: bool) -> dict[str, Tensor]:
     """All shards beside the index, each read once, for the keys that the index gives it."""
-    places = read_json(index, _Index, _MEND)["weight_map"]
-    for name in set(places.values()):
-        if PurePosixPath(name).name != name or name in ("", ".", "..") or "\\" in name:
-            raise OmniError(
-                f"the index names a shard outside its folder: {name[:100]!r}",
-                str(index),
-                "take it from a source you trust",
-            )
-        if not name.endswith((".safetensors", ".bin")):
-            raise OmniError(
-                f"the index names a shard of another format: {name[:100]!r}", str(index)
-            )
+    places = _shard_places(index)
     tensors: dict[str, Tensor] = {}
     for name in sorted({name for key, name in places.items() if wanted(key)}):
         mine = {key for key, shard in places.items() if shard == name and wanted(key)}
-        tensors |= read_tensors(index.parent / name, mine.__contains__)
+        tensors |= read_tensors(index.parent / name, mine.__contains__, mmap)
     missing = sorted(key for key in places if wanted(key) and key not in tensors)
     if missing:
         raise OmniError(
@@ -141,6 +143,20 @@ def _read_shards(index: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor
             _MEND,
         )
     return tensors
+
+
+def _shard_places(index: Path) -> dict[str, str]:
+    """Shard of each key; every shard lies beside the index."""
+    places = read_json(index, _Index, _MEND)["weight_map"]
+    for name in set(places.values()):
+        plain = PurePosixPath(name).name == name and "\\" not in name and not name.startswith(".")
+        if not plain or not name.endswith((".safetensors", ".bin")):
+            raise OmniError(
+                f"the index names {name[:100]!r}, which is no shard beside it",
+                str(index),
+                "take it from a source you trust",
+            )
+    return places
 
 
 def _size(file: Path) -> int:
@@ -158,13 +174,14 @@ def _size(file: Path) -> int:
         raise OmniError(f"can't read ({error.strerror or error})", str(file)) from error
 
 
-def _check_zip(file: Path, size: int) -> None:
-    """torch stores its records as they are: a compressed one, or more than the file has, is a bomb."""
+def _check_zip(file: Path, size: int) -> bool:
+    """Whether it is a zip. torch stores its records as they are: a compressed one, or more than the
+    file has, is a bomb."""
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except Exception:  # no zip: the old format, or damage that torch will tell
-        return
+        return False
     packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     if packed or sum(entry.file_size for entry in entries) > size:
         raise OmniError(
@@ -172,6 +189,7 @@ def _check_zip(file: Path, size: int) -> None:
             str(file),
             "take it from a source you trust",
         )
+    return True
 
 
 def _check_storages(content: Any, file: Path, size: int) -> None:

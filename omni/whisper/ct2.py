@@ -40,15 +40,17 @@ def read_whisper(blob: bytes | Path) -> dict[str, np.ndarray]:
     Raises:
         OmniError: another format or version, a truncated file, a quantised or foreign model.
     """
-    data, where = (blob, "model.bin") if isinstance(blob, bytes) else (blob.read_bytes(), str(blob))
+    where = "model.bin" if isinstance(blob, bytes) else str(blob)
     try:
-        variables = read_variables(data)
-    except (struct.error, UnicodeDecodeError, ValueError) as error:
+        variables = read_variables(blob if isinstance(blob, bytes) else blob.read_bytes())
+    except (struct.error, UnicodeDecodeError, ValueError, OSError) as error:
         raise OmniError("not a readable CTranslate2 model", where, str(error)) from error
     try:
         return to_transformers(variables, where)
     except KeyError as error:
         raise OmniError(f"the CTranslate2 model lacks {error}", where) from error
+    except ValueError as error:  # a fused linear that can't be cut into equal parts
+        raise OmniError("the CTranslate2 model's shapes don't fit", where, str(error)) from error
 
 
 def read_variables(data: bytes) -> dict[str, np.ndarray]:
@@ -71,6 +73,8 @@ def read_variables(data: bytes) -> dict[str, np.ndarray]:
         variables[name] = np.frombuffer(raw, dtype=_DTYPES[dtype]).reshape(shape)
     for _ in range(cursor.number("I")):
         alias, target = cursor.string(), cursor.string()
+        if target not in variables:
+            raise ValueError(f"alias {alias} of {target}, which is not there")
         variables[alias] = variables[target]
     if not cursor.at_end():
         raise ValueError("bytes are left after the last alias")

@@ -10,18 +10,20 @@ encoder left it is measured in docs/metrics.md.
 Must not know about runs, projectors or the LM.
 """
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from omni.encoder import WHISPER_FRAMES_PER_SECOND
 from omni.errors import OmniError
+from omni.formats.checked import read_json
 from omni.whisper.encoder import WhisperEncoder
 from omni.whisper.mel import WINDOW_SAMPLES
 from omni.whisper.weights import Weights, find_weights
@@ -184,7 +186,8 @@ def _build(weights: Weights, name: str) -> Any:
     if not own:
         raise OmniError("the weights hold no decoder", name)
     # The id that pads matters to training alone, and a config's default may lie beyond its table.
-    config = WhisperConfig(**{**weights.config, "pad_token_id": 0})
+    fields: dict[str, Any] = {**weights.config, "pad_token_id": 0}
+    config = WhisperConfig(**fields)
     with torch.device("meta"):
         module = Layers(config)
     try:
@@ -200,7 +203,7 @@ def _tokenizer(name: str, weights: Weights, network: bool) -> Any:
 
     file = weights.folder / "tokenizer.json"
     try:
-        if not file.is_file() and network and not Path(name).expanduser().is_dir():
+        if not file.is_file() and network and not os.path.isdir(os.path.expanduser(name)):
             from huggingface_hub import hf_hub_download
 
             file = Path(hf_hub_download(name, "tokenizer.json"))
@@ -222,14 +225,24 @@ def _prompt(tokenizer: Any, vocab_size: int, name: str) -> tuple[list[int], int]
     return ids[:-1], ids[-1]
 
 
-def _forbidden(folder: Path, names: Sequence[str], vocab_size: int) -> list[int]:
-    """Ids listed in the JSON files beside the weights; empty if there is no such list."""
+def _forbidden(folder: Path, names: tuple[str, str], vocab_size: int) -> list[int]:
+    """Ids listed in the JSON files beside the weights; empty if there is no such list.
+
+    Raises:
+        OmniError: such a file is no JSON, or the list holds other things than ids.
+    """
     for file in (folder / "generation_config.json", folder / "config.json"):
-        try:
-            content = json.loads(file.read_text()) if file.is_file() else {}
-        except ValueError as error:
-            raise OmniError("not JSON", str(file), str(error)) from error
+        content: Mapping[str, Any] = read_json(file, _Suppressed) if file.is_file() else {}
         for name in names:
             if content.get(name):
                 return [i for i in content[name] if 0 <= i < vocab_size]
     return []
+
+
+class _Suppressed(TypedDict):
+    """The lists of `_NEVER` and `_NOT_FIRST`."""
+
+    suppress_tokens: NotRequired[list[int] | None]
+    suppress_ids: NotRequired[list[int] | None]
+    begin_suppress_tokens: NotRequired[list[int] | None]
+    suppress_ids_begin: NotRequired[list[int] | None]

@@ -20,7 +20,7 @@ from omni.audio import SAMPLE_RATE, import_torchaudio
 from omni.encoder import DEFAULT_ENCODER, WHISPER_FRAMES_PER_SECOND
 from omni.errors import OmniError
 from omni.whisper.mel import WINDOW_SAMPLES, log_mel
-from omni.whisper.weights import find_weights
+from omni.whisper.weights import WhisperSizes, find_weights
 from omni.whisper.window import EXACT, Window
 
 TRIM_VERSION = 1  # part of the shard fingerprint: raise it when the kept frames change
@@ -83,14 +83,14 @@ class WhisperEncoder:
     """Frozen encoder; `hash` names its weights whatever their source.
 
     Args:
-        config: WhisperConfig's fields.
+        config: of the sizes of the tensors.
         tensors: `encoder.…` under transformers' names.
         name, source: for messages and provenance.
     """
 
     def __init__(
         self,
-        config: dict[str, Any],
+        config: WhisperSizes,
         tensors: dict[str, torch.Tensor],
         name: str,
         source: str,
@@ -244,11 +244,12 @@ def parse_layers(text: str, n_layers: int) -> Layers:
     return layers
 
 
-def _build(config: dict[str, Any], tensors: dict[str, torch.Tensor], name: str) -> Any:
+def _build(config: WhisperSizes, tensors: dict[str, torch.Tensor], name: str) -> Any:
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoder as Layers_
 
-    settings = WhisperConfig(**{k: v for k, v in config.items() if k != "_attn_implementation"})
+    fields: dict[str, Any] = dict(config)
+    settings = WhisperConfig(**fields)
     if settings.activation_function != "gelu":
         raise OmniError(f"activation {settings.activation_function!r} is not Whisper's", name)
     with torch.device("meta"):

@@ -279,7 +279,7 @@ def test_damaged_weights_are_told_in_one_line(tmp_path: Path, damage: str) -> No
     else:
         tensors["encoder.embed_positions.weight"] += 1
         save_file(tensors, file)
-    words = {"config": "not JSON", "missing": "don't fit", "positions": "sinusoids"}
+    words = {"config": "damaged JSON", "missing": "don't fit", "positions": "sinusoids"}
     with pytest.raises(OmniError, match=words.get(damage, "can't be read")):
         load_encoder(str(folder))
 
