@@ -91,7 +91,7 @@ def command(args: argparse.Namespace) -> int:
     from omni.errors import OmniError
     from omni.formats.splits import find_splits
     from omni.runs import load_run, newest_run
-    from omni.tracking import WANDB_PROJECT, wandb_mode
+    from omni.tracking import wandb_mode
 
     start = time.perf_counter()
     if args.out.suffix == ".json":
@@ -100,7 +100,7 @@ def command(args: argparse.Namespace) -> int:
     for option in ("png", "export_projector"):
         if getattr(args, option):
             require_folder(getattr(args, option), f"--{option.replace('_', '-')}")
-    mode = wandb_mode(args.wandb)
+    wandb_mode(args.wandb)  # refused now rather than after the report
     device = pick_device(args.device)
     chosen = [load_run(path) for path in args.run] or [newest_run(args.runs or "runs")]
     request = Request(
@@ -120,7 +120,7 @@ def command(args: argparse.Namespace) -> int:
     if args.export_projector:
         export.write_projector(args.export_projector, report.views)
         print(f"wrote the points to {args.export_projector}")
-    export.log_wandb(report.views, chosen, WANDB_PROJECT, mode)
+    export.log_wandb(report.views, chosen, args.wandb)
     size = Path(report.html).stat().st_size / 1e6
     took = time.perf_counter() - start
     print(f"wrote {report.html} ({size:.1f} MB) and {report.json} in {took:.0f} s")

@@ -122,6 +122,7 @@ def _add_output_and_speed(parser: argparse.ArgumentParser, default: dict[str, An
 
 def command(args: argparse.Namespace) -> int:
     """Train, and say where the run lies."""
+    from omni.tracking import wandb_mode
     from train.loop import train
     from train.options import TrainOptions
 
@@ -131,6 +132,7 @@ def command(args: argparse.Namespace) -> int:
     options = TrainOptions(**values)
     folder: Path = args.runs / args.run
     require_folder(folder, "--runs")
+    wandb_mode(args.wandb)  # refused before there is a run
     train(options, folder, args.resume, ["omni-train-projector", *sys.argv[1:]])
     print(f"run: {folder}")
     return 0

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from omni import runs
+from omni.errors import OmniError
 from omni.formats.files import atomic
-from omni.tracking import start_wandb
+from omni.tracking import WandbPage, start_wandb
 
 
 class Tracker:
@@ -24,7 +25,14 @@ class Tracker:
         self.tty = sys.stderr.isatty()
         self.started = self.printed = time.monotonic()
         self.first_step: int | None = None
-        self._wandb = None if path is None else start_wandb(path, config, wandb_mode)
+        self._wandb = None if path is None else self._start_wandb(path, config, wandb_mode)
+
+    def _start_wandb(self, path: Path, config: Mapping[str, Any], mode: str) -> WandbPage | None:
+        try:
+            return start_wandb(path, config, mode)
+        except OmniError as error:  # metrics.jsonl has every figure: no reason not to train
+            self.say(f"{error}; going on without it")
+            return None
 
     def log(self, step: int, **figures: Any) -> None:
         """Add one line of metrics, here and at wandb. Nested dicts get names like `eval/x`."""

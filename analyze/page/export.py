@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from analyze.page.html import RunView
-from omni.errors import OmniError
+from omni.formats.files import atomic, write_whole
 from omni.runs import Run
+from omni.tracking import start_wandb
 
 PROJECTOR_CONFIG = """\
 embeddings {
@@ -25,13 +26,12 @@ embeddings {
 def write_png(folder: str | Path, views: Sequence[RunView]) -> list[Path]:
     """Each picture as `<run>-<picture>.png` (`<picture>.png` for a single run), 200 dots an inch."""
     root = Path(folder)
-    root.mkdir(parents=True, exist_ok=True)
     written = []
     for view in views:
         for figure in view.figures:
             name = figure.key if len(views) == 1 else f"{view.name}-{figure.key}"
             path = root / f"{name}.png"
-            path.write_bytes(figure.png())
+            write_whole(path, figure.png())
             written.append(path)
     return written
 
@@ -44,7 +44,6 @@ def write_projector(folder: str | Path, views: Sequence[RunView]) -> list[Path]:
     seconds. `projector_config.pbtxt`: what TensorBoard looks for.
     """
     root = Path(folder)
-    root.mkdir(parents=True, exist_ok=True)
     kinds = {"text": "text", "before": "soft token before", "after": "soft token after"}
     heads = ("run", "kind", "token", "utterance", "speaker", "at")
     lines, vectors = ["\t".join(heads)], []
@@ -58,51 +57,32 @@ def write_projector(folder: str | Path, views: Sequence[RunView]) -> list[Path]:
                 cells = (view.name, kind, view.tokens[token], said["id"], said["speaker"], at)
                 lines.append("\t".join(_cell(cell) for cell in cells))
     paths = [root / name for name in ("vectors.tsv", "metadata.tsv", "projector_config.pbtxt")]
-    np.savetxt(paths[0], np.concatenate(vectors), fmt="%.5g", delimiter="\t")
-    paths[1].write_text("\n".join(lines) + "\n", encoding="utf-8")
-    paths[2].write_text(PROJECTOR_CONFIG)
+    with atomic(paths[0]) as out:
+        np.savetxt(out, np.concatenate(vectors), fmt="%.5g", delimiter="\t")
+    write_whole(paths[1], ("\n".join(lines) + "\n").encode(errors="backslashreplace"))
+    write_whole(paths[2], PROJECTOR_CONFIG.encode())
     return paths
 
 
-def log_wandb(views: Sequence[RunView], runs: Sequence[Run], project: str, mode: str) -> None:
+def log_wandb(views: Sequence[RunView], runs: Sequence[Run], asked: str) -> None:
     """The numbers and pictures of each run to its own wandb page, the trainer's.
 
-    The page is found by the trainer's rule: the id is the run folder's name. Offline, wandb keeps
-    everything in the run folder until `wandb sync --append`.
+    Offline, wandb keeps everything in the run folder until `wandb sync --append`.
 
     Args:
-        mode: "online", "offline" or "disabled".
+        asked: "auto", "online", "offline" or "disabled".
 
     Raises:
         OmniError: wandb could not start.
     """
-    if mode == "disabled":
-        return
-    import wandb  # seconds: only if it is used
-
     for view, run in zip(views, runs, strict=True):
-        try:
-            page = wandb.init(
-                project=project,
-                name=run.path.name,
-                id=run.path.name,
-                resume="allow" if mode == "online" else None,
-                dir=str(run.path),
-                mode=mode,  # type: ignore[arg-type]
-                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
-            )
-        except wandb.Error as error:
-            raise OmniError(f"wandb did not start ({error})", mend="use --wandb offline") from error
-        head: list[str | int] = [
-            "number",
-            "trained",
-            "low",
-            "high",
-            "untrained",
-            "shuffled pairs",
-            "chance",
-        ]
-        rows: list[list[Any]] = [
+        page = start_wandb(run.path, {}, asked)
+        if page is None:
+            return
+        import wandb  # seconds: only if it is used
+
+        head = ["number", "trained", "low", "high", "untrained", "shuffled pairs", "chance"]
+        rows = [
             [
                 n.name, n.trained.value, n.trained.low, n.trained.high,
                 n.untrained.value if n.untrained else None,
@@ -111,14 +91,15 @@ def log_wandb(views: Sequence[RunView], runs: Sequence[Run], project: str, mode:
             for n in view.numbers
         ]  # fmt: skip
         with tempfile.TemporaryDirectory() as scratch:
-            logged: dict[str, Any] = {"report/numbers": wandb.Table(columns=head, data=rows)}
+            columns: list[str | int] = [*head]
+            logged: dict[str, Any] = {"report/numbers": wandb.Table(columns=columns, data=rows)}
             for figure in view.figures:
                 path = Path(scratch) / f"{figure.key}.png"
                 path.write_bytes(figure.png())
                 logged[f"report/{figure.key}"] = wandb.Image(str(path), caption=figure.title)
             page.log(logged)
-            page.summary["report/verdict"] = view.verdict.headline
-            page.summary.update({f"report/{n.key}": n.trained.value for n in view.numbers})
+            figures = {f"report/{n.key}": n.trained.value for n in view.numbers}
+            page.summarize({"report/verdict": view.verdict.headline, **figures})
             page.finish()
 
 

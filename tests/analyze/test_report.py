@@ -330,8 +330,8 @@ def test_exports(good: RunView, tmp_path: Path) -> None:
 def test_wandb_offline(good: RunView, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = runs.load_run(world / "good")
-    export.log_wandb([good], [run], "nanochat-omni-audio", "offline")
-    kept = list((run.path / "wandb").glob("offline-run-*-good"))
+    export.log_wandb([good], [run], "offline")
+    kept = list((run.path / "wandb").glob("offline-run-*"))
     assert len(kept) == 1
     pictures = list(kept[0].glob("files/media/images/report/*.png"))
     assert len(pictures) == len(good.figures)

@@ -17,7 +17,6 @@ from training_kit import CONFIG, save_lm, speech, tiny_lm, write_split
 
 from omni import runs
 from omni.errors import OmniError
-from omni.tracking import wandb_mode
 from train import loop
 from train.data import gather
 from train.loop import train
@@ -325,21 +324,6 @@ def test_utterances_without_transcripts_are_left_out_but_noise_is_kept(
     last = train(options(parts, shards=shards, steps=2, ctc_weight=1.0), tmp_path / "run")
     assert "wer" not in last["noise-heldout"]
     assert 0 <= last["noise-heldout"]["empty_rate"] <= 1
-
-
-def test_wandb_never_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert wandb_mode("auto") == "offline"
-    with pytest.raises(OmniError, match="wandb has no key"):
-        wandb_mode("online")
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert wandb_mode("auto") == "online"
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert wandb_mode("auto") == "disabled"
-    with pytest.raises(OmniError, match="no wandb mode"):
-        wandb_mode("of")
 
 
 def test_wandb_offline_keeps_the_run_on_disk(parts: Path, tmp_path: Path) -> None:
