@@ -7,6 +7,7 @@ import argparse
 import codecs
 import contextlib
 import errno
+import getpass
 import io
 import os
 import sys
@@ -72,6 +73,7 @@ def run(
     try:
         with stop_signals():
             _take_any_character()
+            _name_the_user()
             warnings.showwarning = _one_line
             try:
                 return _flushed(command(build_parser().parse_args(argv)))
@@ -200,6 +202,15 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
     pairs = (units[i : i + 2].hex() for i in range(0, len(units), 2))
     return "".join(f"\\u{pair}" for pair in pairs), error.end
+
+
+def _name_the_user() -> None:
+    """A name for a user who has none (`docker run --user`): torch asks for one when it is imported,
+    and fails without."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"uid{os.getuid()}"
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> None:

@@ -58,10 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         metavar="RUN",
         type=_types.some,
-        help="the run's folder; the newest below runs/ if left out",
+        help="the run's folder; the newest if left out",
     )
     g.add_argument("--runs", type=_types.path, metavar="DIR",
-        help="where the newest run is looked for; else in runs/")  # fmt: skip
+        help="where the newest run is looked for; else runs/, then demo/runs/")  # fmt: skip
     g.add_argument("--shards", nargs="+", metavar="DIR", type=_types.some,
         help="folders of extracted splits; by default those of the run")  # fmt: skip
     g.add_argument("--split", nargs="+", metavar="NAME", type=_types.some,
@@ -111,7 +111,7 @@ def command(args: argparse.Namespace) -> int:
 
     if args.json:
         require_file(args.json, "--json")
-    trained = load_run(args.run) if args.run else newest_run(args.runs or "runs")
+    trained = load_run(args.run) if args.run else newest_run(args.runs)
     options = trained.config["train"]
     roots = args.shards or [*options["shards"], *options["eval_shards"]]
     found = [split for root in roots for split in find_splits(root)]

@@ -35,11 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
     given = parser.add_argument_group("input")
     given.add_argument(
         "--run", action="append", default=[], metavar="RUN", type=_types.some,
-        help="run folder; again for runs side by side (default: the newest below runs/)",
+        help="run folder; again for runs side by side (default: the newest)",
     )  # fmt: skip
     given.add_argument(
         "--runs", type=_types.path, metavar="DIR",
-        help="where the newest run is looked for (default: in runs/)",
+        help="where the newest run is looked for; else runs/, then demo/runs/",
     )  # fmt: skip
     given.add_argument(
         "--shards", action="append", default=[], metavar="DIR", type=_types.some,
@@ -102,7 +102,7 @@ def command(args: argparse.Namespace) -> int:
             require_folder(getattr(args, option), f"--{option.replace('_', '-')}")
     wandb_mode(args.wandb)  # refused now rather than after the report
     device = pick_device(args.device)
-    chosen = [load_run(path) for path in args.run] or [newest_run(args.runs or "runs")]
+    chosen = [load_run(path) for path in args.run] or [newest_run(args.runs)]
     request = Request(
         shards=args.shards,
         utterances=args.utterances,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Write down what the LM of a trained run hears.
 
-  omni-transcribe talk.flac                  with the newest run below runs/
+  omni-transcribe talk.flac                  with the newest run
   omni-transcribe --run runs/mine *.mp3      one line a file
   arecord -r 48000 -d 5 | omni-transcribe -  from standard input
 
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--run", type=_types.path, metavar="DIR", help="a run's folder; else the newest one"
     )
     g.add_argument("--runs", type=_types.path, metavar="DIR",
-        help="where runs are looked for; else runs/, then the demo's demo/runs/")  # fmt: skip
+        help="where the newest run is looked for; else runs/, then demo/runs/")  # fmt: skip
     g.add_argument("--checkpoint", default="best", choices=["best", "last", "init"],
         help="which projector of the run")  # fmt: skip
     g.add_argument("--lm", type=_types.some, help="where the run's LM lies now, if it was moved")
@@ -76,7 +76,7 @@ def command(args: argparse.Namespace) -> int:
     if waves:
         # Standard output is for transcripts alone.
         with contextlib.redirect_stdout(sys.stderr):
-            trained = load_run(args.run) if args.run else newest_run(args.runs or "runs")
+            trained = load_run(args.run) if args.run else newest_run(args.runs)
             print(f"run: {trained.path}")
             transcriber = load_transcriber(
                 trained, args.checkpoint, args.lm, args.encoder, pick_device(args.device)
