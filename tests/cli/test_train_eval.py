@@ -63,7 +63,7 @@ def test_eval_refuses_another_encoder_and_another_lm(
     assert "error: features have fingerprint" in capsys.readouterr().err
     save_lm(tmp_path / "lm", tiny_lm(seed=5))
     assert cli_eval.main([f"{place}/runs/a", "--lm", str(tmp_path / "lm")]) == 1
-    assert "not the one the run was trained against" in capsys.readouterr().err
+    assert "with --lm, or train anew" in capsys.readouterr().err
     assert cli_eval.main([f"{place}/runs/a", "--split", "test-z"]) == 1
     assert "no split to evaluate (test-z)" in capsys.readouterr().err
 
