@@ -126,7 +126,8 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         type=_types.some,
         default="auto",
         metavar="TABLE|auto|none",
-        help="with --audio-dir: tsv, csv, jsonl or parquet; auto: .txt or .trans.txt beside the audio",
+        help="with --audio-dir: a tsv, csv, jsonl or parquet, lhotse's cuts or a Kaldi folder; "
+        "auto: .txt or .trans.txt beside the audio",
     )
     group.add_argument(
         "--role",
