@@ -8,6 +8,8 @@ Must not know shards, steps or how the two losses are weighed.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +23,16 @@ BLANK_COSINE = 0.5
 SCALE = 2.0
 
 
-def ctc_loss(lm: NanoChat, tok: Tokenizer, soft: Soft, texts: Sequence[str]) -> Tensor:
-    """Summed negative log-likelihood in nats, fp32; a text too long for its audio counts 0."""
+class CtcLoss(NamedTuple):
+    """nll: summed negative log-likelihood in nats, fp32. unserved: int64, rows whose text has more
+    tokens than the audio has room for: they count 0."""
+
+    nll: Tensor
+    unserved: Tensor
+
+
+def ctc_loss(lm: NanoChat, tok: Tokenizer, soft: Soft, texts: Sequence[str]) -> CtcLoss:
+    """The loss of a batch of soft tokens (B, N, C) against their texts."""
     C = lm.config.n_embd
     table = torch.arange(lm.config.vocab_size, device=lm.device)
     rows = F.rms_norm(lm.embed(table[None])[0][0], (C,))  # (V, C)
@@ -35,7 +45,10 @@ def ctc_loss(lm: NanoChat, tok: Tokenizer, soft: Soft, texts: Sequence[str]) -> 
     # All of them may be empty: noise.
     targets = torch.tensor([i for row in ids for i in row], dtype=torch.long, device=lm.device)
     lengths = torch.tensor([len(row) for row in ids], device=lm.device)
-    return F.ctc_loss(
+    nll = F.ctc_loss(
         log_p, targets, soft.lengths, lengths,
         blank=lm.config.vocab_size, reduction="sum", zero_infinity=True,
     )  # fmt: skip
+    # Equal neighbours need a blank between them.
+    needed = [len(row) + sum(a == b for a, b in pairwise(row)) for row in ids]
+    return CtcLoss(nll, (torch.tensor(needed, device=lm.device) > soft.lengths).sum())

@@ -10,8 +10,7 @@ import json
 import platform
 import resource
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +29,7 @@ from omni.nanochat import load_checkpoint
 from omni.nanochat.config import ModelMeta
 from omni.nanochat.discovery import DEMO
 from train.augment import Augmentation
+from train.clock import Clock
 from train.content import changes
 from train.data import TrainingData, gather
 from train.options import TrainOptions
@@ -76,6 +76,7 @@ def train(
         if rank == 0:
             for split, figures in session.last_eval.items():
                 session.tracker.say(f"{split}: {verdict(figures, session.recent_loss())}")
+            _say_unserved(session)
             session.tracker.close()
         return session.last_eval
 
@@ -95,6 +96,8 @@ class _Session:
     step: int = 0
     position: Position = START
     best: float = float("inf")
+    seen: int = 0  # rows trained on by this process and its peers, since it was started
+    unserved: int = 0  # of these, rows that the CTC loss could not count
     last_eval: dict[str, Any] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
 
@@ -186,11 +189,11 @@ def _run_steps(session: _Session) -> None:
         session.rank,
         session.world,
         augment if augment.active else None,
-        options.shuffle_pairs,
+        session.data.texts if options.shuffle_pairs else None,
     )
     pin = session.trainee.lm.device.type == "cuda"
     stream = batches(spec, session.position, options.workers, pin)
-    clock = _Clock()
+    clock = Clock()
     with contextlib.closing(stream):
         while session.step < options.steps:
             packed = clock.wait(stream)
@@ -209,43 +212,8 @@ def _run_steps(session: _Session) -> None:
             clock.restart()
 
 
-class _Clock:
-    """Time of steps, and the share of it spent waiting for data."""
-
-    def __init__(self) -> None:
-        self.begin: float | None = None
-        self.waited = self.worked = 0.0
-        self.step_seconds = 0.0
-
-    def wait(self, stream: Iterator[Packed]) -> Packed:
-        """The next batch. The first one's wait is start-up and isn't counted."""
-        asked = time.monotonic()
-        packed = next(stream)
-        if self.begin is not None:
-            self.waited += time.monotonic() - asked
-        else:
-            self.begin = time.monotonic()
-        return packed
-
-    def lap(self) -> None:
-        """A step has ended."""
-        assert self.begin is not None
-        self.step_seconds = time.monotonic() - self.begin
-        self.worked += self.step_seconds
-        self.begin = time.monotonic()
-
-    def restart(self) -> None:
-        """What happened since the lap (evaluation, checkpoint) is no part of a step."""
-        self.begin = time.monotonic()
-
-    @property
-    def share(self) -> float:
-        """Of the steps' time that went into waiting, so far."""
-        return self.waited / self.worked if self.worked else 0.0
-
-
 def _log_step(
-    session: _Session, figures: StepFigures, lr: float, packed: Packed, clock: _Clock
+    session: _Session, figures: StepFigures, lr: float, packed: Packed, clock: Clock
 ) -> None:
     clock.lap()
     seconds = max(clock.step_seconds, 1e-9)
@@ -263,8 +231,22 @@ def _log_step(
         "lr": lr,
         "pass": packed.at.number,
     }
+    if session.options.ctc_weight:
+        own["ctc_unserved"] = figures.n_unserved
+        session.unserved += figures.n_unserved
+    session.seen += packed.n_global
     session.tracker.log(session.step, **own, **speeds)
     session.tracker.progress(session.step, own | speeds)
+
+
+def _say_unserved(session: _Session) -> None:
+    """The CTC loss passes over a text with more tokens than soft tokens, and shows nothing of it."""
+    if session.unserved:
+        session.tracker.say(
+            f"CTC: {session.unserved:,} of {session.seen:,} rows "
+            f"({session.unserved / session.seen:.1%}) had more text than soft tokens and taught it "
+            "nothing: lower --stack, or --ctc-weight 0 if they are many"
+        )
 
 
 def _evaluate(session: _Session) -> None:

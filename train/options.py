@@ -5,7 +5,10 @@ Must not know how any of it is used.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from math import inf, isfinite
+from typing import Any, NamedTuple
+
+from omni.errors import OmniError
 
 # A resumed run may differ from its first start in these: none of them changes the recipe.
 FREE = frozenset(
@@ -16,12 +19,45 @@ FREE = frozenset(
 )  # fmt: skip
 
 
+class Bounds(NamedTuple):
+    """Of a number; `above` and `below` leave the bound itself out."""
+
+    least: float = 0
+    most: float = inf
+    above: float = -inf
+    below: float = inf
+
+    def hold(self, value: float) -> bool:
+        """Whether it is finite and within."""
+        inside = self.least <= value <= self.most and self.above < value < self.below
+        return isfinite(value) and inside
+
+    def __str__(self) -> str:
+        parts = [f"above {self.above:g}" if self.above >= self.least else f"{self.least:g} or more"]
+        parts += [f"at most {self.most:g}"] if isfinite(self.most) else []
+        parts += [f"below {self.below:g}"] if isfinite(self.below) else []
+        return ", ".join(parts)
+
+
+WHOLE, ONE_UP, POSITIVE, SHARE = Bounds(), Bounds(1), Bounds(above=0), Bounds(below=1)
+BOUNDS: dict[str, Bounds] = {
+    "weights": POSITIVE, "stack": ONE_UP, "hidden": ONE_UP, "steps": WHOLE, "batch_size": ONE_UP,
+    "batch_frames": WHOLE, "micro_batch_size": WHOLE, "buffer": ONE_UP, "lr": POSITIVE,
+    "warmup": WHOLE, "clip": POSITIVE, "ctc_weight": WHOLE, "noise": WHOLE, "gain": WHOLE,
+    "mask": SHARE, "stretch": SHARE, "seed": Bounds(most=2**63 - 1), "eval_every": WHOLE,
+    "save_every": WHOLE, "eval_limit": WHOLE, "decode_limit": WHOLE, "workers": WHOLE,
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """See `omni-train-projector --help` for the words; the names are the same.
 
     `steps` of 0 means ten passes over the training data, at least 100 and at most 8,000;
     `eval_every` and `save_every` of 0 mean a fifth of the steps.
+
+    Raises:
+        OmniError: a number out of `BOUNDS`; none of them would end in a run worth having.
     """
 
     shards: tuple[str, ...] = ("shards",)
@@ -58,6 +94,14 @@ class TrainOptions:
     workers: int = 0
     device: str = "auto"
     wandb: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, bounds in BOUNDS.items():
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if not bounds.hold(number):
+                    option = f"--{name.replace('_', '-')}"
+                    raise OmniError(f"{number} is out of range", option, f"give {bounds}")
 
     def to_json(self) -> dict[str, Any]:
         """All of them, as JSON holds them (tuples as lists)."""

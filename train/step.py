@@ -33,6 +33,7 @@ class StepFigures:
     n_soft: int
     n_frames: int
     n_padded: int
+    n_unserved: int  # rows that the CTC loss could not count
     grad_norm: float
 
 
@@ -78,7 +79,7 @@ def train_step(trainee: Trainee, packed: Packed, lr: float) -> StepFigures:
     sums = backward(trainee, packed)
     parameters = [p for g in trainee.optimizer.param_groups for p in g["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, trainee.clip).item()
-    nll, correct, n_tokens, n_soft, n_frames, n_padded = sums.tolist()
+    nll, correct, n_tokens, n_soft, n_frames, n_padded, n_unserved = sums.tolist()
     if not (math.isfinite(nll) and math.isfinite(norm)):
         raise OmniError(
             f"loss {nll / n_tokens:.3g}, gradient norm {norm:.3g}",
@@ -95,6 +96,7 @@ def train_step(trainee: Trainee, packed: Packed, lr: float) -> StepFigures:
         n_soft=int(n_soft),
         n_frames=int(n_frames),
         n_padded=int(n_padded),
+        n_unserved=int(n_unserved),
         grad_norm=norm,
     )
 
@@ -104,7 +106,7 @@ def backward(trainee: Trainee, packed: Packed) -> Tensor:
 
     Returns:
         float64 sums over all ranks: nll, correct, target tokens, soft tokens, frames, frames with
-        padding.
+        padding, rows that the CTC loss could not count.
     """
     trainee.optimizer.zero_grad(set_to_none=True)
     device = trainee.lm.device
@@ -112,7 +114,7 @@ def backward(trainee: Trainee, packed: Packed) -> Tensor:
     counts = [len(trainee.tok.encode(text)) + 1 for text in packed.texts]
     total = torch.tensor(float(sum(counts)), dtype=torch.float64, device=device)
     all_reduce([total])
-    sums = torch.zeros(6, dtype=torch.float64, device=device)
+    sums = torch.zeros(7, dtype=torch.float64, device=device)
     for at in _micro_batches(packed, trainee.micro):
         sums += _micro_step(trainee, packed, at, total)
     parameters = [p for g in trainee.optimizer.param_groups for p in g["params"]]
@@ -137,8 +139,10 @@ def _micro_step(trainee: Trainee, packed: Packed, at: slice, total: Tensor) -> T
         )
         losses = token_losses(lm, batch)
     loss = losses.nll.sum()
+    unserved = torch.zeros((), dtype=torch.long, device=device)
     if trainee.ctc:
-        loss = loss + trainee.ctc * ctc_loss(lm, trainee.tok, soft, packed.texts[at])
+        ctc, unserved = ctc_loss(lm, trainee.tok, soft, packed.texts[at])
+        loss = loss + trainee.ctc * ctc
     (loss / total).backward()
     values = [
         losses.nll.detach().double().sum(),
@@ -147,6 +151,7 @@ def _micro_step(trainee: Trainee, packed: Packed, at: slice, total: Tensor) -> T
         soft.lengths.sum(),
         lengths.sum(),
         features.shape[-2] * len(lengths),
+        unserved,
     ]
     return torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device) for v in values])
 

@@ -7,10 +7,15 @@ that a resumed run needs. A shard that holds other samples than its index says s
 Must not know the model.
 """
 
+import contextlib
+import os
 import queue
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
@@ -19,12 +24,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from omni.bridge.frames import derangement, pad_features
+from omni.bridge.frames import pad_features
 from omni.errors import OmniError
 from omni.formats import shards as shard_files
 from omni.formats.files import locate
 from omni.formats.shards import Sample
-from train.passes import BatchRule, Shard, plan_pass
+from train.pairs import WrongPairs
+from train.passes import BatchRule, Pool, Shard, plan_pass
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Id = tuple[int, int]  # (shard, place in it)
@@ -62,9 +68,10 @@ class Packed(NamedTuple):
 class StreamSpec:
     """What decides the order of batches, and this rank's share of them.
 
-    augment: changes the frames (T, d) of a sample with a generator seeded by (seed, pass, key),
-    so that it is the same on any rank and after any resume. shuffle_pairs: the control that
-    gives each audio a text of another.
+    augment: changes the frames (T, d) of a sample with a generator seeded by (seed, pass, key, and
+    which copy it is in the pass), so that it is the same on any rank and after any resume.
+    shuffle_texts: texts of all samples by shard and place, for the control that gives each audio
+    a text of another; None gives it its own.
     """
 
     shards: Sequence[Shard]
@@ -73,7 +80,7 @@ class StreamSpec:
     rank: int = 0
     world: int = 1
     augment: Augment | None = None
-    shuffle_pairs: bool = False
+    shuffle_texts: Sequence[Sequence[str]] | None = None
 
 
 def batches(
@@ -94,19 +101,40 @@ def batches(
         OmniError: a damaged shard, or one that disagrees with its index.
     """
     stream = Stream(spec, start)
-    if workers == 0:
-        source: Iterator[Any] = ahead(iter(stream), depth)
-    else:
-        loader = DataLoader(
-            stream, batch_size=None, num_workers=workers, prefetch_factor=depth, collate_fn=_same
-        )
-        source = iter(loader)
-    for item in source:
-        if isinstance(item, OmniError):
-            raise item
-        if pin:
-            item = item._replace(features=item.features.pin_memory())
-        yield item
+    source = ahead(iter(stream), depth) if workers == 0 else _pool(stream, workers, depth)
+    with contextlib.closing(source):
+        for item in source:
+            if isinstance(item, OmniError):
+                raise item
+            if pin:
+                item = item._replace(features=item.features.pin_memory())
+            yield item
+
+
+def _pool(stream: "Stream", workers: int, depth: int) -> Generator[Any]:
+    """The items of worker processes, which end with this generator or with this process."""
+    loader = DataLoader(
+        stream, batch_size=None, num_workers=workers, prefetch_factor=depth, collate_fn=_same,
+        worker_init_fn=partial(_end_with_parent, os.getpid()),
+    )  # fmt: skip
+    source = iter(loader)
+    try:
+        yield from source
+    finally:
+        # A traceback may hold this frame for long; torch ends the workers only once it is gone.
+        source._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _end_with_parent(parent: int, worker: int) -> None:
+    """End this worker when its parent is gone: killed, it can't say goodbye, and a worker that
+    waits for a place in its queue would wait for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
 class Stream(IterableDataset):
@@ -137,9 +165,14 @@ class Stream(IterableDataset):
 
 @dataclass(frozen=True)
 class _Share:
-    """This rank's part of one batch."""
+    """This rank's part of one batch.
+
+    copies: for each sample how many of it the pass has had before. texts: wrong ones, if asked for.
+    """
 
     ids: tuple[Id, ...]
+    copies: tuple[int, ...]
+    texts: tuple[str, ...] | None
     at: Position
     after: Position
     n_global: int
@@ -156,23 +189,35 @@ class _Job:
 
 def _jobs(spec: StreamSpec, start: Position, worker: int, workers: int) -> Iterator[_Job]:
     """The pools of all passes, reduced to what this worker of this rank has to do."""
+    pairs = None if spec.shuffle_texts is None else WrongPairs(spec.shards, spec.shuffle_texts)
     k = 0  # batches since the start, counted alike by every worker
     number, first = start
     while True:
         pools = list(plan_pass(spec.shards, spec.seed, number, spec.rule))
+        copies = _copies(spec.shards, pools)
         n_batches = sum(len(pool.batches) for pool in pools)
         per_pool: list[list[_Share]] = []
         index = 0
         for pool in pools:
             shares = []
-            for batch in pool.batches:
+            wrong = None if pairs is None else pairs.of_pool(pool)
+            for b, batch in enumerate(pool.batches):
                 if index >= first:
                     after = Position(number, index + 1)
                     if index + 1 == n_batches:
                         after = Position(number + 1, 0)
                     if k % workers == worker:
-                        ids = batch[spec.rank :: spec.world]
-                        shares.append(_Share(ids, Position(number, index), after, len(batch)))
+                        mine = slice(spec.rank, None, spec.world)
+                        shares.append(
+                            _Share(
+                                batch[mine],
+                                copies[index][mine],
+                                None if wrong is None else wrong[b][mine],
+                                Position(number, index),
+                                after,
+                                len(batch),
+                            )
+                        )
                     k += 1
                 index += 1
             per_pool.append(shares)
@@ -190,6 +235,21 @@ def _jobs(spec: StreamSpec, start: Position, worker: int, workers: int) -> Itera
             if wanted or shares:
                 yield _Job(wanted, shares, frozenset(held))
         number, first = number + 1, 0
+
+
+def _copies(shards: Sequence[Shard], pools: Sequence[Pool]) -> list[tuple[int, ...]]:
+    """For each sample of each batch of a pass how often it came before in that pass: by file, so
+    that a folder given twice counts as a weight of 2 does."""
+    seen: Counter[tuple[str, int]] = Counter()
+    copies = []
+    for batch in (batch for pool in pools for batch in pool.batches):
+        counts = []
+        for shard, place in batch:
+            file = (shards[shard].path, place)
+            counts.append(seen[file])
+            seen[file] += 1
+        copies.append(tuple(counts))
+    return copies
 
 
 def _read(spec: StreamSpec, job: _Job) -> dict[Id, Sample]:
@@ -223,21 +283,25 @@ def _read(spec: StreamSpec, job: _Job) -> dict[Id, Sample]:
 
 def _pack(spec: StreamSpec, share: _Share, held: dict[Id, Sample]) -> Packed:
     samples = [held[i] for i in share.ids]
-    texts = [sample.meta["text_norm"] for sample in samples]
-    if spec.shuffle_pairs:
-        texts = [texts[i] for i in derangement(texts)]
+    texts = list(share.texts) if share.texts is not None else [s.meta["text_norm"] for s in samples]
     frames = [sample.features for sample in samples]
     if spec.augment is not None:
         frames = [
-            spec.augment(x, np.random.default_rng([spec.seed, share.at.number, crc32(s.key.encode())]))
-            for x, s in zip(frames, samples, strict=True)
-        ]  # fmt: skip
+            spec.augment(x, _generator(spec.seed, share.at.number, s.key, copy))
+            for x, s, copy in zip(frames, samples, share.copies, strict=True)
+        ]
     if frames:
         features, lengths = pad_features(frames)
     else:
         features, lengths = torch.empty(0, 1, 1), torch.empty(0, dtype=torch.long)
     keys = [sample.key for sample in samples]
     return Packed(features, lengths, texts, keys, share.at, share.after, share.n_global)
+
+
+def _generator(seed: int, number: int, key: str, copy: int) -> np.random.Generator:
+    """Of one sample's augmentation. The first copy's seed has no fourth number, so that a run
+    without weights draws what it always drew."""
+    return np.random.default_rng([seed, number, crc32(key.encode()), *([copy] if copy else [])])
 
 
 def ahead(source: Iterator[T], depth: int) -> Generator[T]:

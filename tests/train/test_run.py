@@ -113,6 +113,19 @@ def test_an_untrained_projector_has_no_gap_and_a_trained_one_has(
     assert evals[-1]["gap_shuffled"] > 0.25
 
 
+def test_texts_too_long_for_ctc_are_told(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny LM's tokens are bytes: nearly every text outnumbers its soft tokens."""
+    train(options(parts, steps=2, ctc_weight=1.0), tmp_path / "run")
+    lines = [m for m in runs.load_run(tmp_path / "run").metrics() if "loss" in m]
+    counted = sum(m["ctc_unserved"] for m in lines)
+    assert 0 < counted <= 32
+    assert f"CTC: {counted} of 32 rows" in capsys.readouterr().err
+    train(options(parts, steps=2), tmp_path / "without")
+    assert "CTC:" not in capsys.readouterr().err
+
+
 def test_wrong_pairs_teach_no_listening(parts: Path, tmp_path: Path) -> None:
     changes = {"steps": 60, "eval_every": 60, "shuffle_pairs": True, "decode_limit": 12}
     last = train(options(parts, **changes), tmp_path / "run")["dev-x"]

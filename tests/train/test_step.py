@@ -78,7 +78,7 @@ def test_ctc_is_the_likelihood_of_all_alignments() -> None:
     """Two soft tokens, one character: its alignments can be counted by hand."""
     lm, tok = tiny_lm(), chat_tokenizer()
     rows = torch.randn(1, 2, 64, requires_grad=True)
-    loss = ctc_loss(lm, tok, Soft(rows, None, torch.tensor([2])), ["a"])
+    loss = ctc_loss(lm, tok, Soft(rows, None, torch.tensor([2])), ["a"]).nll
     table = torch.nn.functional.rms_norm(lm.embed(torch.arange(265)[None])[0][0], (64,))
     cosine = torch.nn.functional.cosine_similarity(rows[0][:, None], table[None], dim=-1)
     scores = torch.cat([cosine, torch.full((2, 1), 0.5)], 1) * 2 * 64**0.5
@@ -88,7 +88,28 @@ def test_ctc_is_the_likelihood_of_all_alignments() -> None:
     torch.testing.assert_close(loss, -both.log(), rtol=1e-4, atol=1e-4)
     loss.backward()
     assert rows.grad.abs().max() > 0
-    assert ctc_loss(lm, tok, Soft(rows, None, torch.tensor([2])), ["abc"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "n_soft", "unserved"),
+    [("abc", 2, 1), ("abc", 3, 0), ("aa", 2, 1), ("aa", 3, 0), ("abba", 4, 1), ("", 1, 0)],
+)
+def test_rows_that_ctc_cannot_serve_are_counted(text: str, n_soft: int, unserved: int) -> None:
+    """Equal neighbours need a blank between them. What is not counted has a finite loss above 0."""
+    rows = torch.randn(2, n_soft, 64)
+    soft = Soft(rows, None, torch.tensor([n_soft, n_soft]))
+    loss = ctc_loss(tiny_lm(), chat_tokenizer(), soft, [text, "a"])
+    assert loss.unserved == unserved
+    alone = ctc_loss(tiny_lm(), chat_tokenizer(), Soft(rows[:1], None, soft.lengths[:1]), [text])
+    assert (alone.nll == 0) == bool(unserved)
+
+
+def test_a_step_says_how_many_rows_ctc_could_not_serve() -> None:
+    trainee = make_trainee(micro=2)
+    packed = pack()._replace(texts=["a", "b" * 90, "c", "d" * 90, "e" * 90, "f", "g"])
+    assert train_step(trainee, packed, 1e-3).n_unserved == 0  # no CTC, nothing to serve
+    trainee.ctc = 0.5
+    assert train_step(trainee, packed, 1e-3).n_unserved == 3
 
 
 def test_ctc_weight_changes_the_gradient_and_not_the_figures() -> None:

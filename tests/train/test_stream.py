@@ -156,17 +156,6 @@ def test_samples_come_from_the_tars_as_planned(tmp_path: Path, workers: int) -> 
     assert [item.keys for item in again] == [item.keys for item in items[3:]]
 
 
-def test_shuffled_pairs_are_wrong_pairs_of_the_same_batch(tmp_path: Path) -> None:
-    samples = {s.key: s.meta["text_norm"] for s in speech(32)}
-    shards = of_split(write_split(tmp_path, "train-x", speech(32)))
-    right = take(batches(StreamSpec(shards, 0, BatchRule(16))), 2)
-    wrong = take(batches(StreamSpec(shards, 0, BatchRule(16), shuffle_pairs=True)), 2)
-    for a, b in zip(right, wrong, strict=True):
-        assert a.keys == b.keys
-        assert sorted(a.texts) == sorted(b.texts)
-        assert all(samples[k] != text for k, text in zip(b.keys, b.texts, strict=True))
-
-
 def test_augmentation_follows_pass_and_key_alone(tmp_path: Path) -> None:
     shards = of_split(write_split(tmp_path, "train-x", speech(8)))
     noisy = Augmentation(noise=0.5)
