@@ -14,7 +14,7 @@ import braceexpand
 
 from omni.errors import OmniError
 from omni.formats.files import locate
-from omni.formats.stores import ask
+from omni.formats.stores import ask, is_folder
 
 MOST_NAMES = 10_000  # of a brace list, and folders below a `**`
 _MOST_PRODUCT = 100_000  # braceexpand holds so many in memory before it gives the first
@@ -63,9 +63,9 @@ def _balanced(pattern: str) -> bool:
     Raises:
         OmniError: they nest too deep, or stand for too many names.
     """
-    depth, product = 0, 1
+    product = 1
     commas: list[int] = []
-    for character in re.findall(r"\\.|[{},]", pattern):
+    for character in re.findall(r"\\.|[{},]", pattern, re.DOTALL):
         if character == "{":
             commas.append(0)
         elif character == "," and commas:
@@ -74,12 +74,13 @@ def _balanced(pattern: str) -> bool:
             if not commas:
                 return False
             product *= commas.pop() + 1
-        depth = max(depth, len(commas))
+        if len(commas) > _DEEPEST:
+            raise _too_many(pattern)
     for first, last, step in _RANGE.findall(pattern):
         if max(len(first), len(last), len(step)) > 12:
             raise _too_many(pattern)
         product *= abs(int(last) - int(first)) // (int(step or 1) or 1) + 1
-    if depth > _DEEPEST or product > _MOST_PRODUCT:
+    if product > _MOST_PRODUCT:
         raise _too_many(pattern)
     return not commas
 
@@ -117,14 +118,16 @@ def _below(folder: Path, part: str) -> list[Path]:
     if part == "**":
         return _all_below(folder)
     named = folder / part
-    if not _GLOB.search(part) or ask(named, lambda p: p.is_dir()):
-        return [named] if ask(named, lambda p: p.is_dir()) else []
+    if is_folder(named):
+        return [named]
+    if not _GLOB.search(part):
+        return []
     return [path for path in _folders_in(folder) if fnmatch.fnmatchcase(path.name, part)]
 
 
 def _all_below(folder: Path) -> list[Path]:
     """A folder and all below it; links are taken, and not followed further."""
-    found = [folder] if ask(folder, lambda p: p.is_dir()) else []
+    found = [folder] if is_folder(folder) else []
     level = found
     for _ in range(_DEEPEST):
         level = [
@@ -142,10 +145,9 @@ def _all_below(folder: Path) -> list[Path]:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    def look(path: Path) -> list[Path]:
-        return sorted((p for p in path.iterdir() if p.is_dir()), key=str) if path.is_dir() else []
-
-    return ask(folder, look)
+    if not is_folder(folder):
+        return []
+    return ask(folder, lambda path: sorted((p for p in path.iterdir() if p.is_dir()), key=str))
 
 
 def _special(part: str) -> bool:
@@ -153,7 +155,7 @@ def _special(part: str) -> bool:
 
 
 def _is_folder(start: str, part: str) -> bool:
-    return ask(locate(start + part), lambda p: p.is_dir())
+    return is_folder(locate(start + part))
 
 
 def _split(pattern: str) -> tuple[str, list[str]]:

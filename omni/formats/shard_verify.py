@@ -17,7 +17,7 @@ from omni.formats.records import (
     shard_name,
 )
 from omni.formats.shards import Decoder, HashingReader, Sample, ShardError, groups, sample_crc
-from omni.formats.stores import ask, opened
+from omni.formats.stores import ask, is_file, is_folder, opened
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def split_folders(root: Path) -> list[Path]:
     Raises:
         OmniError: no shards anywhere, or it can't be looked into.
     """
-    inside = ask(root, lambda p: sorted(x for x in p.iterdir() if x.is_dir()) if p.is_dir() else [])
-    here = [root] if ask(root, lambda p: p.is_dir()) else []
+    here = [root] if is_folder(root) else []
+    inside = ask(root, lambda p: sorted(x for x in p.iterdir() if x.is_dir())) if here else []
     found = [path for path in [*here, *inside] if _shard_names(path) or _has_index(path)]
     if not found:
         raise OmniError("no shards there", str(root))
@@ -75,7 +75,7 @@ def verify_shard(tar: Path) -> Iterator[Fault]:
     """Size, structure, every key's bytes and decoding, all that the sidecar says, the whole's sha256."""
     name, walk = tar.stem, _Walk()
     try:
-        if not ask(tar, lambda p: p.is_file()):
+        if not is_file(tar):
             yield Fault(name, "", "the tar is missing")
             return
         size = ask(tar, lambda p: p.stat().st_size)

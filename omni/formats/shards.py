@@ -19,7 +19,7 @@ from omni.errors import OmniError
 from omni.formats import npy
 from omni.formats.files import locate
 from omni.formats.records import FeatureConfig, SampleMeta, Sidecar, parse_meta, read_sidecar
-from omni.formats.stores import ask, opened
+from omni.formats.stores import ask, is_file, opened
 from omni.formats.tars import Member, Stream, TarError, members
 
 FAILURES_NAME = "failures.jsonl"
@@ -283,7 +283,7 @@ def _features(parts: dict[str, bytearray], config: FeatureConfig) -> np.ndarray:
 def _checked_sidecar(tar: Path) -> Sidecar:
     """The sidecar of a tar whose size is the one it says."""
     sidecar = read_sidecar(tar)
-    size = ask(tar, lambda p: p.stat().st_size if p.is_file() else -1)
+    size = ask(tar, lambda p: p.stat().st_size) if is_file(tar) else -1
     if size != sidecar["bytes"]:
         raise damaged(tar, f"{size} bytes, its sidecar says {sidecar['bytes']}")
     return sidecar

@@ -23,7 +23,7 @@ from omni.formats.records import (
     read_sidecar,
 )
 from omni.formats.shards import Sample, damaged, same_width
-from omni.formats.stores import ask
+from omni.formats.stores import ask, is_file, is_folder
 
 
 @dataclass(frozen=True)
@@ -178,14 +178,14 @@ def _splits_in(root: Path) -> list[SplitIndex]:
     Raises:
         OmniError: no such folder, a store that does not answer, a damaged split.
     """
-    if not ask(root, lambda p: p.is_dir()):
+    if not is_folder(root):
         raise OmniError("no such shard folder", str(root), "make it with omni-extract")
-    if ask(root / INDEX_NAME, lambda p: p.is_file()):
+    if is_file(root / INDEX_NAME):
         return [open_split(root)]
     _warn_if_unfinished(root)
     splits = []
     for folder in ask(root, lambda p: sorted(path for path in p.iterdir() if path.is_dir())):
-        if ask(folder / INDEX_NAME, lambda p: p.is_file()):
+        if is_file(folder / INDEX_NAME):
             splits.append(open_split(folder))
         else:
             _warn_if_unfinished(folder)

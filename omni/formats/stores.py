@@ -7,6 +7,7 @@ of them are told alike. Local paths are asked at once. Must not know what is in 
 
 import contextlib
 import io
+import os
 import queue
 import stat
 import threading
@@ -29,6 +30,38 @@ def ask(path: Path, question: Callable[[Path], T], mend: str = "") -> T:
     """
     with _told(path, mend):
         return question(path) if _is_local(path) else _patient(lambda: question(path), path)
+
+
+def is_folder(path: Path, mend: str = "") -> bool:
+    """Whether there is a folder.
+
+    Raises:
+        OmniError: as `ask`; a store that can't be asked is not one where nothing is.
+    """
+    return ask(path, lambda p: _may_be(p) and (p.is_dir() or _no_other(p)), mend)
+
+
+def is_file(path: Path, mend: str = "") -> bool:
+    """Whether there is a file, no folder and no device.
+
+    Raises:
+        OmniError: as `is_folder`.
+    """
+    return ask(path, lambda p: p.is_file() or _no_other(p), mend)
+
+
+def _may_be(path: Path) -> bool:
+    """Whether the file system could hold such a name: a list in braces is soon too long for one."""
+    parts = [len(os.fsencode(part)) for part in path.parts] if _is_local(path) else []
+    return sum(parts) + len(parts) < 4096 and max(parts, default=0) < 256
+
+
+def _no_other(path: Path) -> bool:
+    """False, unless the answer was no because the store gave none: fsspec tells both alike."""
+    if not _is_local(path):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+    return False
 
 
 @contextlib.contextmanager
