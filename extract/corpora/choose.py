@@ -43,6 +43,8 @@ def find_manifests(source: Source) -> list[Manifest]:
     given = [p for p in (source.root, source.audio_dir, source.manifest) if p is not None]
     if len(given) > 1:
         raise OmniError("--root, --audio-dir and --manifest exclude one another")
+    if source.transcripts != "auto" and source.audio_dir is None:
+        raise OmniError("a table goes with a folder of audio", "--transcripts", "give --audio-dir")
     if source.manifest is not None:
         manifest = read_manifest(source.manifest)
         return [replace(manifest, role=source.role or manifest.role)]

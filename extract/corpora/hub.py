@@ -86,6 +86,7 @@ def write_tree(rows: Iterable[dict[str, Any]], folder: Path) -> None:
             chapter.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         name = f"{row['speaker_id']}-{row['chapter_id']}.trans.txt"
-        texts.setdefault(chapter / name, []).append(f"{utterance_id} {row['text']}")
+        line = f"{utterance_id} {row['text']}".replace("\n", " ")  # a line is an utterance
+        texts.setdefault(chapter / name, []).append(line)
     for path, lines in texts.items():
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")

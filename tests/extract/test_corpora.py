@@ -17,6 +17,7 @@ from speech_kit import noise_tree, tiny_encoder
 from cli.extract import main
 from extract.corpora.choose import Source, find_manifests
 from extract.corpora.folder import folder_manifest
+from extract.corpora.hub import write_tree
 from extract.corpora.noise import NOISE_SPLITS, noise
 from omni.errors import OmniError
 from omni.formats.shard_verify import split_folders, verify_split
@@ -110,6 +111,18 @@ def test_a_folder_that_is_no_corpus_is_told(audio: Path, tmp_path: Path) -> None
 def test_sources_exclude_one_another(tmp_path: Path) -> None:
     with pytest.raises(OmniError, match="exclude one another"):
         find_manifests(Source("x", root=tmp_path, audio_dir=tmp_path))
+
+
+def test_a_table_without_a_folder_is_not_passed_over(tmp_path: Path) -> None:
+    for where in ({"root": tmp_path}, {"manifest": tmp_path / "m.parquet"}, {}):
+        with pytest.raises(OmniError, match="give --audio-dir"):
+            find_manifests(Source("dev-clean", transcripts="t.tsv", **where))
+
+
+def test_a_row_of_the_hub_is_a_line(tmp_path: Path) -> None:
+    row = {"id": "1-2-0", "speaker_id": 1, "chapter_id": 2, "audio": {"bytes": b"x"}}
+    write_tree([{**row, "text": "ONE\nTWO THREE"}], tmp_path)
+    assert (tmp_path / "1" / "2" / "1-2.trans.txt").read_text() == "1-2-0 ONE TWO THREE\n"
 
 
 def run_folder(audio: Path, encoder: Path, out: Path, *more: str) -> int:
