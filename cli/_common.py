@@ -10,6 +10,7 @@ import errno
 import getpass
 import io
 import os
+import select
 import sys
 import traceback
 import warnings
@@ -124,7 +125,9 @@ def _environment(error: OSError) -> OmniError:
     name = error.filename
     where = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
     said = error.strerror or _fold(str(error)) or type(error).__name__
-    return OmniError(said[0].lower() + said[1:], where, MENDS.get(error.errno or 0, ""))
+    if error.strerror:
+        said = said[0].lower() + said[1:]
+    return OmniError(said, where, MENDS.get(error.errno or 0, ""))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -169,14 +172,14 @@ def _flushed(status: int) -> int:
 
 
 def _nobody_reads() -> bool:
-    """Whether it is standard output whose reader has gone (`… | head -1`)."""
+    """Whether it is standard output whose reader has gone (`… | head -1`). The system is asked: a
+    write that failed may have left nothing to flush."""
     try:
-        _flushed(0)
-    except BrokenPipeError:
-        return True
-    except OmniError:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(what & (select.POLLERR | select.POLLHUP) for _, what in poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # closed, or no file at all
         return False
-    return False
 
 
 def _let_go_of_output() -> None:

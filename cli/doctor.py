@@ -8,13 +8,13 @@ import shutil
 import socket
 import sys
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from cli import _types
-from cli._common import make_parser, run
+from cli._common import explain, make_parser, run
 from omni.encoder import DEFAULT_ENCODER
 from omni.errors import OmniError
 
@@ -83,16 +83,23 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def findings(args: argparse.Namespace) -> Iterator[Finding]:
-    """All checks, cheapest first."""
-    yield from check_versions()
-    yield check_torchaudio()
-    yield check_device()
-    yield from check_codecs()
-    yield check_disk(args.out)
-    yield check_encoder(args.encoder)
-    yield check_lm(args.lm)
+    """All checks, cheapest first; what ends one of them is its finding, and the next is made."""
+    checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
+        ("packages", check_versions),
+        ("torchaudio", lambda: [check_torchaudio()]),
+        ("device", lambda: [check_device()]),
+        ("codecs", check_codecs),
+        ("disk", lambda: [check_disk(args.out)]),
+        ("encoder", lambda: [check_encoder(args.encoder)]),
+        ("LM", lambda: [check_lm(args.lm)]),
+    ]
     if not args.offline:
-        yield from check_network()
+        checks.append(("network", check_network))
+    for name, check in checks:
+        try:
+            yield from check()
+        except Exception as error:  # no home, another's home, a library that is broken: told here
+            yield Finding("bad", f"{name}: {explain(error).line.removeprefix('error: ')}")
 
 
 def check_versions() -> Iterator[Finding]:

@@ -52,9 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--seed", type=_types.seed, default=0, help="of samples, resamples and folds"
     )
     model = parser.add_argument_group("model")
-    model.add_argument(
-        "--lm", type=_types.some, default="", help="LM checkpoint (default: the run's)"
-    )
+    model.add_argument("--lm", type=_types.some, help="LM checkpoint (default: the run's)")
     output = parser.add_argument_group("output")
     output.add_argument(
         "--points", type=_types.whole(1), default=5000, help="points in a picture, at most"
@@ -107,7 +105,7 @@ def command(args: argparse.Namespace) -> int:
         shards=args.shards,
         utterances=args.utterances,
         seed=args.seed,
-        lm=args.lm,
+        lm=args.lm or "",
         device=device,
         points=args.points,
         find=find_splits,

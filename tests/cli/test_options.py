@@ -9,7 +9,15 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
-from command_kit import commands, environment, files_below, module_of, one_line, run_command
+from command_kit import (
+    commands,
+    environment,
+    files_below,
+    module_of,
+    one_line,
+    parser_of,
+    run_command,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,6 +137,11 @@ def test_help_version_and_refusals_import_no_torch(command: str, tmp_path: Path)
         done = run_command(command, *args, cwd=tmp_path, before=blocked)
         assert done.returncode == status, done.stderr
     assert files_below(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", commands())
+def test_what_a_command_takes_by_default_is_not_refused(command: str) -> None:
+    parser_of(command).parse_args(POSITIONALS.get(command, []))
 
 
 @pytest.mark.parametrize("command", commands())
