@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -234,6 +235,25 @@ def test_bad_audio_gives_one_line_and_the_rest_goes_on(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert "0 bytes" in lines[0]["error"]
     assert "text" in lines[1]
+
+
+def test_silence_and_what_cannot_be_read_stand_beside_the_rest(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silence, absurd, cut = tmp_path / "s.wav", tmp_path / "f.wav", tmp_path / "c.wav"
+    soundfile.write(silence, np.zeros(90 * 16_000, np.float32), 16_000)
+    soundfile.write(absurd, np.full(8_000, 1e29), 16_000, subtype="FLOAT")
+    whole = world.audio[0].read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    latin = tmp_path / os.fsdecode(b"caf\xe9.flac")
+    latin.write_bytes(whole)
+    files = [silence, absurd, cut, latin, world.audio[0]]
+    assert transcribe(listen(world, *files, "--json", "--max-new", 5)) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (lines[0]["text"], lines[0]["ids"], lines[0]["seconds"]) == ("", [], 90)
+    assert "1e+29" in lines[1]["error"]
+    assert "cut off" in lines[2]["error"]
+    assert lines[3]["ids"] == lines[4]["ids"] != []
 
 
 def test_no_run_is_told_in_one_line(
