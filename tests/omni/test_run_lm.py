@@ -1,9 +1,12 @@
 """Which LM a run accepts, which run is taken where none is named, and which split judges it."""
 
+import importlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from run_kit import run_config, run_provenance
 from training_kit import save_lm, tiny_lm
@@ -119,3 +122,19 @@ def test_the_split_that_chose_the_best_checkpoint_is_not_clean(tmp_path: Path) -
     assert (run.chosen_by("last"), run.clean_splits("last")) == ("", ["dev-x", "test-x"])
     alone = make(tmp_path / "alone", tiny_lm(), select="held-out")
     assert alone.chosen_by() == "held-out"
+
+
+@pytest.mark.parametrize("command", ["eval", "pca", "transcribe"])
+def test_each_command_that_reads_a_run_finds_the_demos(
+    here: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As far as the run is read: its shards and LM are not there."""
+    trained(Path("demo/runs/demo"))
+    noise = np.random.default_rng(0).standard_normal(16000) / 10
+    soundfile.write(here / "a.wav", noise, 16000)
+    main = importlib.import_module(f"cli.{command}").main
+    arguments = {"eval": [], "pca": ["r.html"], "transcribe": ["a.wav", "--lm", "nowhere/"]}
+    assert main([*arguments[command], "--device", "cpu"]) == 1
+    said = capsys.readouterr().err
+    assert "no run below runs: demo/runs/demo is used" in said
+    assert "no training run" not in said
