@@ -3,6 +3,7 @@
 Must not know about the command line or how a corpus is laid out.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -124,16 +125,24 @@ def make_job(manifest: Manifest, encoder: WhisperEncoder, settings: Settings) ->
 
 
 def drop_faulty(job: Job, rank: Rank) -> None:
-    """Take the commit mark off this rank's shards that are not as they were written."""
+    """Take the commit mark off this rank's shards that are not as they were written.
+
+    Raises:
+        OmniError: a folder stands where a shard should.
+    """
     for shard in range(rank.rank, len(job.plan), rank.world_size):
         tar = job.spec.folder / f"{shard_name(job.spec.split, shard)}.tar"
-        if not tar.is_file() and not tar.with_suffix(".json").is_file():
+        sidecar = tar.with_suffix(".json")
+        if not os.path.lexists(tar) and not os.path.lexists(sidecar):
             continue
         faults = list(verify_shard(tar))
         for fault in faults:
             print(f"repair: {fault}")
+        for path in (tar, sidecar):
+            if path.is_dir():
+                raise OmniError("a folder stands where a shard should", str(path), "remove it")
         if faults:
-            tar.with_suffix(".json").unlink(missing_ok=True)
+            sidecar.unlink(missing_ok=True)
 
 
 def bytes_needed(job: Job, shards: Sequence[int], d_model: int) -> int:
