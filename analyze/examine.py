@@ -28,6 +28,7 @@ from omni.bridge.prompt import Template
 from omni.encoder import frames_per_second
 from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
+from omni.evaluation.figures import Figures
 from omni.formats.shards import Sample
 from omni.formats.splits import SplitIndex, find_splits
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
@@ -141,7 +142,7 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
     detail = sample.detail_count(samples, s.trained)
     partner = sample.partners(samples)
     texts = [str(x.meta["text_norm"]) for x in samples]
-    evaluated = {"shuffled": {"n": 0, "n_decoded": 0, "intervals": {}}}
+    evaluated: dict[str, Figures] = {}
     mixed = _mispaired(samples[:MAX_CONTROL])
     jobs: list[tuple[str, Projector, Sequence[Sample], int | None]] = [
         ("trained", s.trained, samples, None),
@@ -152,8 +153,9 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
     for i, (name, projector, chosen, limit) in enumerate(jobs):
         progress("evaluate", i, len(jobs))
         evaluated[name] = evaluate(
-            s.lm, s.tok, projector, chosen, s.template, decode_limit=limit, n_examples=0
-        )
+            s.lm, s.tok, projector, chosen, s.template, decode_limit=limit, n_examples=0,
+            language=s.run.language, rate=1 / s.frame_seconds,
+        )  # fmt: skip
     progress("evaluate", len(jobs), len(jobs))
     inside: list[tuple[str, Projector | None, Sequence[int] | None]] = [
         ("trained", s.trained, None),

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import cli
 from cli._stop import Stopped, stop_signals
-from omni.errors import OmniError
+from omni.errors import OmniError, printable
 
 EXIT_USAGE = 2
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -89,7 +89,7 @@ def run(
     _let_go_of_output()
     if end.line:
         with contextlib.suppress(OSError):  # standard error may be closed too
-            print(end.line, file=sys.stderr, flush=True)
+            print(printable(end.line), file=sys.stderr, flush=True)
     return end.status
 
 
@@ -218,7 +218,7 @@ def _name_the_user() -> None:
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one line, without the code that gave it."""
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(printable(f"warning: {' '.join(str(message).split())}"), file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -226,7 +226,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line, and the status of wrong usage."""
-        self.exit(EXIT_USAGE, f"error: {_fold(message)} ({self.prog} --help shows all options)\n")
+        self.exit(
+            EXIT_USAGE,
+            f"error: {printable(_fold(message))} ({self.prog} --help shows all options)\n",
+        )
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -93,6 +93,14 @@ def path(text: str) -> Path:
     return Path(some(text))
 
 
+def language(text: str) -> str:
+    """A language's code, `fr` or `yue`; of `fr-CA` the first part."""
+    found = re.fullmatch(r"([a-z]{2,3})([-_][a-z0-9]+)*", text.strip().lower())
+    if found is None:
+        raise ArgumentTypeError(f"{text!r} is no code of a language, like en, fr or zh")
+    return found[1]
+
+
 def layers(text: str) -> str:
     """`last`, `all`, or indices of layers such as 0,3,6; which there are, the encoder tells."""
     if not re.fullmatch(r"last|all|[0-9]{1,3}(,[0-9]{1,3})*", text):

@@ -13,6 +13,7 @@ from cli._places import require_file
 from omni.encoder import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
+    from omni.evaluation.figures import Judged
     from omni.whisper.decoder import WhisperDecoder
 
 DESCRIPTION = """\
@@ -44,6 +45,7 @@ ROWS = (
     ("empty_rate", "empty transcripts", ".1%"),
     ("repetition_rate", "transcripts that loop", ".1%"),
     ("wer_cascade", "WER, Whisper's own transcripts", ".1%"),
+    ("cer_cascade", "CER, Whisper's own transcripts", ".1%"),
     ("ce_cascade", "CE, Whisper's text for audio", ".3f"),
     ("gap_cascade", "gap: right against Whisper's text", "+.3f"),
 )
@@ -69,6 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--limit", type=_types.whole(), default=0, help="utterances of each split; 0: all"
     )
+    g.add_argument("--language", type=_types.language, metavar="CODE",
+        help="of the transcripts: en, fr, zh; by default what the run was trained with")  # fmt: skip
     g = parser.add_argument_group("model")
     g.add_argument("--checkpoint", default="best", choices=["best", "last", "init"])
     g.add_argument("--lm", type=_types.some, help="where the run's LM lies now, if it has moved")
@@ -99,10 +103,12 @@ def command(args: argparse.Namespace) -> int:
     """Evaluate, print, and write the JSON."""
     from omni.bridge.prompt import Template
     from omni.device import pick_device
+    from omni.encoder import frames_per_second
     from omni.errors import OmniError
     from omni.evaluation.cascade import add_cascade
     from omni.evaluation.evaluate import evaluate
-    from omni.evaluation.verdict import cascade_verdict, verdict
+    from omni.evaluation.figures import Judged
+    from omni.evaluation.verdict import cascade_verdict, selection_note, verdict
     from omni.formats.files import atomic
     from omni.formats.splits import find_splits, read_ids, read_split
     from omni.nanochat import load_checkpoint
@@ -132,13 +138,16 @@ def command(args: argparse.Namespace) -> int:
     projector = trained.projector(args.checkpoint, device)
     template = Template(**trained.config["template"])
     print(f"{trained.path}, checkpoint {args.checkpoint}")
-    results: dict[str, Any] = {}
-    decoder = _load_decoder(args, trained.provenance["fingerprint_config"], device)
+    results: dict[str, Judged] = {}
+    language = args.language or trained.language
+    features = trained.provenance["fingerprint_config"]
+    decoder = _load_decoder(args, features, device, language)
+    chosen_by = trained.chosen_by(args.checkpoint)
     for name, read in sets.items():
         samples = read()
         figures = evaluate(
             lm, tok, projector, samples, template, args.batch_size,
-            args.examples, args.decode_limit,
+            args.examples, args.decode_limit, language, frames_per_second(features),
         )  # fmt: skip
         unasked = args.cascade == "auto" and device == "cpu"
         if decoder is not None and unasked and figures["n_decoded"] > AUTO_CASCADE:
@@ -147,11 +156,19 @@ def command(args: argparse.Namespace) -> int:
                 f"--cascade on, or --decode-limit {AUTO_CASCADE}"
             )
         elif decoder is not None:
-            add_cascade(figures, lm, tok, template, samples, decoder.transcribe, args.batch_size)
-        results[name] = figures | {"verdict": verdict(figures)}
-        if "wer_cascade" in figures:
-            results[name]["cascade_verdict"] = cascade_verdict(figures)
-        _print(name, results[name])
+            add_cascade(
+                figures, lm, tok, template, samples, decoder.transcribe, args.batch_size, language
+            )
+        judged = Judged(**figures, verdict=verdict(figures))
+        beside = cascade_verdict(figures)
+        if beside is not None:
+            judged["cascade_verdict"] = beside
+        if name == chosen_by:
+            here = [s.split for s in splits if s.role == "eval" and s.split != name]
+            clean = dict.fromkeys([*here, *trained.clean_splits(args.checkpoint)])
+            judged["selection"] = selection_note(name, list(clean))
+        results[name] = judged
+        _print(name, judged)
     if args.json:
         with atomic(args.json) as out:
             out.write((json.dumps(results, indent=1) + "\n").encode())
@@ -159,10 +176,10 @@ def command(args: argparse.Namespace) -> int:
 
 
 def _load_decoder(
-    args: argparse.Namespace, features: Mapping[str, Any], device: str
+    args: argparse.Namespace, features: Mapping[str, Any], device: str, language: str
 ) -> "WhisperDecoder | None":
     """Whisper's decoder for these features, or None and a line that says why not."""
-    from omni.errors import OmniError
+    from omni.errors import OmniError, printable
     from omni.whisper.decoder import load_decoder
 
     if args.cascade == "off":
@@ -171,32 +188,40 @@ def _load_decoder(
         print("no cascade: nothing is transcribed (--decode-limit 0)")
         return None
     try:
-        decoder = load_decoder(args.encoder, features, device, network=args.cascade == "on")
+        decoder = load_decoder(
+            args.encoder, features, device, network=args.cascade == "on", language=language
+        )
     except OmniError as error:
-        print(f"no cascade: {error}")
+        print(printable(f"no cascade: {error}"))
         return None
     print(f"cascade: decoder of {args.encoder} from {decoder.source}")
     return decoder
 
 
-def _print(name: str, figures: dict[str, Any]) -> None:
-    print(f"\n{name}")
+def _print(name: str, judged: "Judged") -> None:
+    """The table of one split, its examples and what they mean; nothing that a terminal would obey."""
+    from omni.errors import printable
+    from omni.evaluation.figures import as_intervals, as_numbers
+
+    print(f"\n{printable(name)}")
+    numbers, intervals = as_numbers(judged), as_intervals(judged["intervals"])
     for key, words, form in ROWS:
-        if key not in figures:
+        if key not in numbers:
             continue
-        line = f"  {words:<36}{format(figures[key], form):>9}"
-        if key in figures["intervals"]:
-            low, high = figures["intervals"][key]
+        line = f"  {words:<36}{format(numbers[key], form):>9}"
+        if key in intervals:
+            low, high = intervals[key]
             line += f"   {low:{form}} to {high:{form}}"
         print(line)
-    for example in figures["examples"]:
+    for example in judged["examples"]:
         rate = f"[{example['wer']:.0%}]" if example["reference"] else "[nothing said]"
-        print(f"  {rate} {example['reference']}\n     -> {example['hypothesis']}")
+        print(f"  {rate} {printable(example['reference'])}")
+        print(f"     -> {printable(example['hypothesis'])}")
         if "cascade" in example:
-            print(f"     Whisper: {example['cascade']}")
-    print(f"  {figures['verdict']}")
-    if "cascade_verdict" in figures:
-        print(f"  {figures['cascade_verdict']}")
+            print(f"     Whisper: {printable(example['cascade'])}")
+    for said in (judged["verdict"], judged.get("cascade_verdict"), judged.get("selection")):
+        if said:
+            print(f"  {printable(said)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -103,6 +103,8 @@ def _add_output_and_speed(parser: argparse.ArgumentParser, default: dict[str, An
         help="utterances of each split to evaluate; 0: all")  # fmt: skip
     g.add_argument("--decode-limit", type=_types.whole(), default=default["decode_limit"],
         help="of these, utterances to transcribe for WER")  # fmt: skip
+    g.add_argument("--language", type=_types.language, default=default["language"], metavar="CODE",
+        help="of the transcripts (en, fr, zh): how WER compares them")  # fmt: skip
     g.add_argument("--wandb", default=default["wandb"],
         choices=["auto", "online", "offline", "disabled"],
         help="auto: online with a key, else offline")  # fmt: skip

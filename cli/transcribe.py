@@ -68,8 +68,10 @@ def build_parser() -> argparse.ArgumentParser:
 def command(args: argparse.Namespace) -> int:
     """Load the run, transcribe the files that can be read, and print a line for each."""
     from omni.device import pick_device
+    from omni.errors import printable
+    from omni.evaluation.decode import Sampling
     from omni.runs import load_run, newest_run
-    from omni.transcriber import Sampling, load_transcriber
+    from omni.transcriber import load_transcriber
 
     waves, failed = read_files(args.files)
     heard = {}
@@ -91,9 +93,10 @@ def command(args: argparse.Namespace) -> int:
             result = asdict(heard[i]) if i in heard else {"error": failed[i]}
             print(json.dumps({"file": file, **result}, ensure_ascii=False))
         elif i in heard:
-            print(heard[i].text if len(args.files) == 1 else f"{file}: {heard[i].text}")
+            text = heard[i].text if len(args.files) == 1 else f"{file}: {heard[i].text}"
+            print(printable(text))
         if i in failed:
-            print(f"error: {failed[i]}", file=sys.stderr)
+            print(printable(f"error: {failed[i]}"), file=sys.stderr)
     return 1 if failed else 0
 
 

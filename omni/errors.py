@@ -3,6 +3,8 @@
 Must not know about any stage: it is raised from everywhere and caught by the commands.
 """
 
+import unicodedata
+
 
 class OmniError(Exception):
     """Bad input or a broken environment, told in one line.
@@ -33,3 +35,21 @@ class OmniError(Exception):
     def __reduce__(self) -> tuple[type["OmniError"], tuple[str, str, str, int]]:
         """Worker processes hand it to the parent whole."""
         return (OmniError, (self.what, self.where, self.mend, self.exit_code))
+
+
+def printable(text: str) -> str:
+    """Text fit for a terminal: control and other invisible characters escaped, as `\\x1b`.
+
+    A transcript, a file's name or a message may hold whatever its author put there, and a terminal
+    obeys it.
+    """
+    return "".join(
+        c if c == " " or (c.isprintable() and unicodedata.category(c) != "Cf") else _escaped(c)
+        for c in text
+    )
+
+
+def _escaped(c: str) -> str:
+    if "\ud800" <= c <= "\udfff":  # a byte of a file's name that was no UTF-8
+        return f"\\x{ord(c) & 0xFF:02x}"
+    return c.encode("unicode_escape").decode()

@@ -28,6 +28,7 @@ from typing_extensions import TypedDict
 
 from omni.bridge.projector import Projector, build_projector
 from omni.errors import OmniError
+from omni.evaluation.figures import ENGLISH
 from omni.formats.checked import parse_json
 from omni.formats.files import atomic
 from omni.formats.run_files import (
@@ -111,6 +112,12 @@ class Run:
         """Evaluation splits of the run that had no say in this checkpoint."""
         judges = [split["split"] for split in self.provenance["splits"] if split["role"] == "eval"]
         return [name for name in judges if name != self.chosen_by(which)]
+
+    @property
+    def language(self) -> str:
+        """Code of the language its transcripts are scored in; runs made before there was a choice
+        are English."""
+        return self.config["train"].get("language", ENGLISH)
 
     def metrics(self) -> list[MetricsLine]:
         """The lines of metrics.jsonl, oldest first; a half last line is left out.

@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from omni.audio import SAMPLE_RATE
-from omni.bridge.projector import Projector, project
-from omni.bridge.prompt import Batch, Template, build_batch
-from omni.encoder import DEFAULT_ENCODER, WHISPER_FRAMES_PER_SECOND
+from omni.bridge.projector import Projector
+from omni.bridge.prompt import Template
+from omni.encoder import DEFAULT_ENCODER
 from omni.errors import OmniError
-from omni.evaluation.evaluate import TOKENS_PER_SECOND
+from omni.evaluation.decode import GREEDY, Sampling, decode
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
-from omni.nanochat.generate import generate
 from omni.runs import Run
 from omni.whisper.encoder import TRIM_VERSION, Layers, WhisperEncoder, frame_count, load_encoder
 from omni.whisper.mel import MEL_VERSION
@@ -44,15 +42,6 @@ class Transcript:
     seconds: float
     n_soft: int
     chunks: int
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen; temperature 0 is greedy."""
-
-    temperature: float = 0.0
-    top_k: int | None = None
-    seed: int = 0
 
 
 class Transcriber:
@@ -84,7 +73,7 @@ class Transcriber:
         waves: Sequence[np.ndarray],
         chunk_seconds: float | None = None,
         max_new: int | None = None,
-        sampling: Sampling | None = None,
+        sampling: Sampling = GREEDY,
         batch_size: int = 8,
     ) -> list[Transcript]:
         """Transcripts of recordings, in the given order.
@@ -105,7 +94,10 @@ class Transcriber:
         ids: list[list[int]] = [[] for _ in flat]
         for begin in range(0, len(heard), batch_size):
             part = heard[begin : begin + batch_size]
-            rows = self._decode([flat[i] for i in part], max_new, sampling or Sampling())
+            rows = decode(
+                self.lm, self.tok, self.projector, self.features([flat[i] for i in part]),
+                self.template, batch_size, max_new, sampling, self.encoder.frames_per_second,
+            )  # fmt: skip
             for i, row in zip(part, rows, strict=True):
                 ids[i] = row
         out, at = [], 0
@@ -129,31 +121,6 @@ class Transcriber:
         """float16 (T, d) or (L, T, d) of each recording, as a shard would hold them."""
         encoded = self.encoder.encode(waves, self.layers, self.window)
         return [f.half().cpu().numpy() for f in encoded]
-
-    def batch(self, features: Sequence[np.ndarray]) -> Batch:
-        """The rows that end where the LM begins to write."""
-        soft = project(self.projector, features, self.lm.device)
-        return build_batch(self.lm, self.tok, soft, [None] * len(features), self.template)
-
-    @torch.inference_mode()
-    def _decode(
-        self, waves: Sequence[np.ndarray], max_new: int | None, sampling: Sampling
-    ) -> list[list[int]]:
-        features = self.features(waves)
-        batch = self.batch(features)
-        caps = [8 + f.shape[-2] * TOKENS_PER_SECOND // WHISPER_FRAMES_PER_SECOND for f in features]
-        return generate(
-            self.lm,
-            batch.rows,
-            batch.ve_rows,
-            batch.lengths,
-            # A new document is as much an end as the answer's own.
-            {self.template.end(self.tok), self.tok.special("bos")},
-            caps if max_new is None else max_new,
-            sampling.temperature,
-            sampling.top_k,
-            sampling.seed,
-        )
 
 
 def load_transcriber(

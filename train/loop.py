@@ -22,8 +22,10 @@ import torch.distributed as dist
 from omni import runs
 from omni.bridge.projector import build_projector
 from omni.bridge.prompt import choose_template
+from omni.encoder import frames_per_second
 from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
+from omni.evaluation.figures import Figures, headline, without_utterances
 from omni.evaluation.verdict import verdict
 from omni.nanochat import load_checkpoint
 from omni.nanochat.config import ModelMeta
@@ -44,7 +46,7 @@ from train.track import Tracker
 
 def train(
     options: TrainOptions, folder: Path, resume: bool = False, command: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> dict[str, Figures]:
     """Train a projector on shards against a frozen LM, into the run folder `folder`.
 
     Args:
@@ -98,7 +100,7 @@ class _Session:
     best: float = float("inf")
     seen: int = 0  # rows trained on by this process and its peers, since it was started
     unserved: int = 0  # of these, rows that the CTC loss could not count
-    last_eval: dict[str, Any] = field(default_factory=dict)
+    last_eval: dict[str, Figures] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
 
     @property
@@ -256,14 +258,16 @@ def _evaluate(session: _Session) -> None:
     for split, samples in session.data.eval_sets.items():
         figures = evaluate(
             trainee.lm, trainee.tok, trainee.projector, samples, trainee.template,
-            decode_limit=options.decode_limit,
+            decode_limit=options.decode_limit, language=options.language,
+            rate=frames_per_second(session.data.fingerprint_config),
         )  # fmt: skip
-        session.last_eval[split] = {k: v for k, v in figures.items() if k != "utterances"}
-        wer = f"  WER {figures['wer']:.1%}" if "wer" in figures else ""
+        session.last_eval[split] = without_utterances(figures)
+        rate = headline(figures)
+        written = f"  {rate.name} {rate.rate:.1%}" if rate is not None else ""
         gap = f"  gap {figures['gap_shuffled']:+.3f}" if "gap_shuffled" in figures else ""
         session.tracker.say(
             f"step {session.step}  {split} ({figures['n']}): CE {figures['ce']:.3f}{gap}  "
-            f"accuracy {figures['token_accuracy']:.1%}{wer}"
+            f"accuracy {figures['token_accuracy']:.1%}{written}"
         )
     session.tracker.log(session.step, eval=session.last_eval)
     ce = session.last_eval[session.data.select]["ce"]

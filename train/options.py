@@ -87,6 +87,7 @@ class TrainOptions:
     stretch: float = 0.15
     shuffle_pairs: bool = False
     seed: int = 0
+    language: str = "en"
     eval_every: int = 0
     save_every: int = 0
     eval_limit: int = 256
@@ -108,10 +109,11 @@ class TrainOptions:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """`name: theirs, now mine` for each option that a resumed run may not change."""
+        """`name: theirs, now mine` for each option that a resumed run may not change. What a run
+        of before an option knows nothing of, it was made with the default of."""
         mine = self.to_json()
         return [
-            f"{f.name}: {other.get(f.name)!r}, now {mine[f.name]!r}"
+            f"{f.name}: {other.get(f.name, f.default)!r}, now {mine[f.name]!r}"
             for f in fields(self)
-            if f.name not in FREE and other.get(f.name) != mine[f.name]
+            if f.name not in FREE and other.get(f.name, f.default) != mine[f.name]
         ]

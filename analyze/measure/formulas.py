@@ -13,47 +13,11 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
+from omni.evaluation.intervals import Estimate
+
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval; all three are NaN where the number is not defined."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def defined(self) -> bool:
-        """False for too small a sample."""
-        return bool(np.isfinite(self.value))
-
-
-UNDEFINED = Estimate(float("nan"), float("nan"), float("nan"))
-
-
-def bootstrap(
-    statistic: Callable[[Floats], float], n_units: int, draws: int = 400, seed: int = 0
-) -> Estimate:
-    """Percentile bootstrap over utterances (Efron 1979).
-
-    Args:
-        statistic: takes one weight an utterance (n_units,) and returns the number.
-        n_units: utterances; fewer than 2 give an interval of zero width.
-        draws: resamples; each is a multinomial draw of weights that sum to n_units.
-    """
-    value = statistic(np.ones(n_units))
-    if not np.isfinite(value) or n_units < 2:
-        return Estimate(value, value, value)
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=draws).astype(float)
-    samples = np.array([statistic(w) for w in weights])
-    samples = samples[np.isfinite(samples)]
-    low, high = np.quantile(samples, [0.025, 0.975]) if len(samples) else (value, value)
-    return Estimate(float(value), float(low), float(high))
 
 
 def jackknife(
@@ -76,16 +40,6 @@ def jackknife(
     left_out = np.array([statistic(np.sort(part)) for part in parts])
     error = float(np.sqrt((g - 1) / g * np.nansum((left_out - np.nanmean(left_out)) ** 2)))
     return Estimate(float(value), float(value - 1.96 * error), float(value + 1.96 * error))
-
-
-def ratio(numerator: Floats, denominator: Floats) -> Callable[[Floats], float]:
-    """A weighted ratio of sums over utterances, ready for `bootstrap`."""
-
-    def statistic(weights: Floats) -> float:
-        total = float(weights @ denominator)
-        return float(weights @ numerator) / total if total > 0 else float("nan")
-
-    return statistic
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from analyze.measure.formulas import Floats, Ints
 from analyze.measure.sample import BATCH, Progress, silent
 from omni.bridge.projector import Projector, project
-from omni.bridge.prompt import Row, Template, build_row, collate
+from omni.bridge.prompt import Row, Template, as_soft, build_row, collate
 from omni.formats import shards
 from omni.nanochat import NanoChat, Tokenizer
 from omni.nanochat.model import norm
@@ -108,14 +108,9 @@ def _rows(
     """Training rows of a batch, with `audio` (or the transcript itself) in the audio's place."""
     texts = [str(s.meta["text_norm"]) for s in samples]
     if projector is None:
-        rows = []
-        for text in texts:
-            ids = torch.tensor([tok.encode(text)], device=lm.device)
-            own, values = lm.embed(ids)
-            values = None if values is None else values[0]
-            rows.append(build_row(lm, tok, own[0], values, text, template))
-        return rows
-    soft = project(projector, [s.features for s in audio], lm.device)
+        soft = as_soft(lm, [tok.encode(text) for text in texts])
+    else:
+        soft = project(projector, [s.features for s in audio], lm.device)
     rows = []
     for i, length in enumerate(soft.lengths.tolist()):
         values = None if soft.ve_rows is None else soft.ve_rows[i, :length]

@@ -6,17 +6,18 @@ plays no part in the modality gap and the domain AUC: they have no second contro
 Must not know about pictures or pages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from analyze.measure import formulas as metrics
 from analyze.measure.alignment import order_advantage
-from analyze.measure.formulas import UNDEFINED, Estimate, Floats, Ints, bootstrap, jackknife, ratio
+from analyze.measure.formulas import Floats, Ints, jackknife
 from analyze.measure.lens import Lens
 from analyze.measure.sample import Audio, Text
+from omni.evaluation.figures import Figures, Interval, headline
+from omni.evaluation.intervals import UNDEFINED, Estimate, bootstrap, ratio
 
 MAX_CKA = 500  # utterances; its cost grows with their cube
 MAX_PATHS = 500  # utterances whose best paths are sought, in plain Python
@@ -46,7 +47,8 @@ class Number:
 class Evidence:
     """What was measured of one run; built by `report.examine`.
 
-    evaluated: what `omni.evaluation.evaluate.evaluate` returned for "trained", "untrained", "shuffled".
+    evaluated: what `omni.evaluation.evaluate.evaluate` returned for "trained", "untrained" and, where
+    there are enough utterances, "shuffled".
     partner: (U,) the wrong transcript of each utterance. labels: (U,) equal for equal sentences.
     frame_means: (U, d) mean encoder frame of each utterance: what no projector has touched.
     """
@@ -57,7 +59,7 @@ class Evidence:
     partner: Ints
     labels: Ints
     frame_means: Floats
-    evaluated: dict[str, dict[str, Any]]
+    evaluated: Mapping[str, Figures]
     lenses: dict[str, Lens]
     seed: int
 
@@ -118,24 +120,41 @@ def _number(
 def _listening(e: Evidence) -> list[Number]:
     """Gap, WER and token accuracy: evaluate's own figures and intervals."""
 
-    def figure(condition: str, key: str, interval: str = "") -> Estimate:
-        found = e.evaluated[condition]
-        if key not in found:
-            return UNDEFINED
-        low, high = found.get(interval) or found["intervals"][key]
-        return Estimate(float(found[key]), float(low), float(high))
-
-    conditions = ("trained", "untrained", "shuffled")
-    n = int(e.evaluated["trained"]["n"])
-    heard = int(e.evaluated["trained"]["n_decoded"])
+    found = [e.evaluated.get(c) for c in ("trained", "untrained", "shuffled")]
+    own = e.evaluated["trained"]
+    n = own["n"]
+    name = "Character" if own.get("unit") == "characters" else "Word"
     return [
-        _number("gap_shuffled", "Shuffled-audio gap (nats a token)", n,
-                [figure(c, "gap_shuffled") for c in conditions]),
-        _number("wer", "Word error rate", heard,
-                [figure(c, "wer", "wer_interval") for c in conditions], -1, True),
+        _number("gap_shuffled", "Shuffled-audio gap (nats a token)", n, [_gap_of(f) for f in found]),
+        _number("wer", f"{name} error rate", own["n_decoded"], [_rate_of(f) for f in found],
+                -1, True),
         _number("token_accuracy", "Token accuracy, teacher-forced", n,
-                [figure(c, "token_accuracy") for c in conditions], 1, True),
+                [_accuracy_of(f) for f in found], 1, True),
     ]  # fmt: skip
+
+
+def _gap_of(figures: Figures | None) -> Estimate:
+    if figures is None or "gap_shuffled" not in figures:
+        return UNDEFINED
+    return _estimate(figures["gap_shuffled"], figures["intervals"]["gap_shuffled"])
+
+
+def _rate_of(figures: Figures | None) -> Estimate:
+    """The error rate that the split is judged by: of words, or of characters."""
+    found = None if figures is None else headline(figures)
+    if figures is None or found is None:
+        return UNDEFINED
+    return _estimate(found.rate, figures["intervals"][found.key])
+
+
+def _accuracy_of(figures: Figures | None) -> Estimate:
+    if figures is None:
+        return UNDEFINED
+    return _estimate(figures["token_accuracy"], figures["intervals"]["token_accuracy"])
+
+
+def _estimate(value: float, interval: Interval) -> Estimate:
+    return Estimate(float(value), float(interval[0]), float(interval[1]))
 
 
 def _retrieval(e: Evidence) -> list[Number]:

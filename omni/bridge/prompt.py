@@ -165,6 +165,15 @@ def build_batch(
     return Batch(rows.unflatten(0, (B, T)), ve_rows, targets, lengths_, asked_)
 
 
+def as_soft(lm: NanoChat, ids: Sequence[Sequence[int]]) -> Soft:
+    """Text in the place of audio: the LM's own rows of these ids, padded on the right."""
+    lengths = torch.tensor([len(row) for row in ids], device=lm.device)
+    padded = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long, device=lm.device)
+    for row, own in zip(padded, ids, strict=True):
+        row[: len(own)] = torch.tensor(own, dtype=torch.long)
+    return Soft(*lm.embed(padded), lengths)
+
+
 def build_row(
     lm: NanoChat,
     tok: Tokenizer,

@@ -9,20 +9,23 @@ Must not know where features or transcripts come from, nor how the figures are p
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 
 from omni.bridge.losses import per_row, token_losses
-from omni.bridge.projector import Soft
-from omni.bridge.prompt import Template, build_batch
+from omni.bridge.prompt import Template, as_soft, build_batch
 from omni.evaluation import scoring
+from omni.evaluation.figures import ENGLISH, Figures, UtteranceFigures
+from omni.evaluation.intervals import ratio_interval
 from omni.formats.shards import Sample
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
 
+_Summed = Literal["ce_cascade", "gap_cascade", "wer_cascade", "cer_cascade"]
 _ONES = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
     "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
@@ -31,13 +34,14 @@ _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 
 
 def add_cascade(
-    figures: dict[str, Any],
+    figures: Figures,
     lm: NanoChat,
     tok: Tokenizer,
     template: Template,
     samples: Sequence[Sample],
     transcribe: Callable[[Sequence[np.ndarray], int], list[str]],
     batch_size: int = 32,
+    language: str = ENGLISH,
 ) -> None:
     """Add the cascade's figures to those of `omni.evaluation.evaluate.evaluate`, in place.
 
@@ -46,7 +50,7 @@ def add_cascade(
         transcribe: features and a batch size to plain transcripts, as Whisper's decoder does.
 
     Adds:
-        wer_cascade: of the transcripts, on the utterances that `wer` is of;
+        wer_cascade, or cer_cascade: of the transcripts, as `wer` or `cer` and of the same utterances;
         ce_cascade: nats a target token of the reference, the LM reading the transcript (as `spell`
             writes it) in the place of soft tokens;
         gap_cascade: that minus the CE with soft tokens on the same utterances: negative where the
@@ -60,45 +64,55 @@ def add_cascade(
     by_id = {s.meta["id"]: s for s in samples}
     heard = transcribe([by_id[u["id"]].features for u in compared], batch_size)
     alphabet = set("".join(s.meta["text_norm"] for s in samples))
-    read = [spell(text, alphabet) for text in heard]
+    read = [spell(text, alphabet, language) for text in heard]
     nll = _scores(lm, tok, template, read, [u["reference"] for u in compared], batch_size)
     for u, text, loss in zip(compared, heard, nll, strict=True):
         u["cascade"] = text
         u["ce_cascade"] = float(loss) / u["n_tokens"]
-        pair = scoring.normalise(u["reference"]), scoring.normalise(u["cascade"])
-        edits = scoring.word_errors(*pair)
-        u["errors_cascade"] = [edits.s, edits.d, edits.i]
+        _, edits, chars = scoring.score(u["reference"], text, language)
+        u["errors_cascade"], u["char_errors_cascade"] = [edits.s, edits.d, edits.i], chars.total
     transcripts = {u["id"]: u["cascade"] for u in compared}
     for example in figures["examples"]:
         example["cascade"] = transcripts[example["id"]]
+    _add_sums(figures, compared, nll)
+
+
+def _add_sums(figures: Figures, compared: Sequence[UtteranceFigures], nll: np.ndarray) -> None:
+    """The figures of the split, with their intervals."""
     tokens = np.array([u["n_tokens"] for u in compared])
     more = nll - np.array([u["ce"] for u in compared]) * tokens
-    sums: dict[str, tuple[Any, Any]] = {"ce_cascade": (nll, tokens), "gap_cascade": (more, tokens)}
-    words = [u["words"] for u in compared]
-    if any(words):
-        sums["wer_cascade"] = ([sum(u["errors_cascade"]) for u in compared], words)
-    for name, (top, bottom) in sums.items():
+    sums: list[tuple[_Summed, Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]]
+    sums = [("ce_cascade", nll, tokens), ("gap_cascade", more, tokens)]
+    if figures.get("unit") == "characters":
+        wrong = [u["char_errors_cascade"] for u in compared]
+        sums.append(("cer_cascade", wrong, [u["chars"] for u in compared]))
+    elif any(u["words"] for u in compared):
+        wrong = [sum(u["errors_cascade"]) for u in compared]
+        sums.append(("wer_cascade", wrong, [u["words"] for u in compared]))
+    for name, top, bottom in sums:
         figures[name] = float(np.sum(top) / np.sum(bottom))
-        figures["intervals"][name] = scoring.bootstrap(top, bottom)
+        figures["intervals"][name] = ratio_interval(top, bottom)
 
 
-def spell(text: str, alphabet: Iterable[str]) -> str:
+def spell(text: str, alphabet: Iterable[str], language: str = ENGLISH) -> str:
     """A transcript as a corpus writes its own: in lower case, with no character that it never uses.
 
     LibriSpeech has no punctuation and no digits; Whisper writes both. Integers below a thousand
-    become words where the corpus has no digits, and marks become spaces (apostrophes vanish) where
-    it has none.
+    become English words where the corpus is English without digits, and punctuation becomes spaces
+    (apostrophes vanish) where it has none. Vowel signs and other marks on letters stay.
 
     Args:
         alphabet: the characters that occur in the corpus's training text.
     """
     allowed = set(alphabet)
     text = text.lower().replace("’", "'")
-    if not allowed & set("0123456789"):
+    if language == ENGLISH and not allowed & set("0123456789"):
         text = re.sub(r"\d+", lambda found: _in_words(found[0]), text)
     if "'" not in allowed:
         text = text.replace("'", "")
-    kept = (c if c.isalnum() or c in allowed else " " for c in text)
+    kept = (
+        c if c.isalnum() or c in allowed or unicodedata.category(c)[0] == "M" else " " for c in text
+    )
     return " ".join("".join(kept).split())
 
 
@@ -121,15 +135,6 @@ def _scores(
         losses = token_losses(lm, batch)
         nll[at] = per_row(losses.nll, losses.row, len(at))
     return nll
-
-
-def as_soft(lm: NanoChat, ids: Sequence[Sequence[int]]) -> Soft:
-    """Text in the place of audio: the LM's own rows of these ids, padded on the right."""
-    lengths = torch.tensor([len(row) for row in ids], device=lm.device)
-    padded = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long, device=lm.device)
-    for row, own in zip(padded, ids, strict=True):
-        row[: len(own)] = torch.tensor(own, dtype=torch.long)
-    return Soft(*lm.embed(padded), lengths)
 
 
 def _in_words(digits: str) -> str:

@@ -8,7 +8,7 @@ Must not know where samples come from or how a projector is trained.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,13 +20,20 @@ from omni.bridge.prompt import Template, build_batch
 from omni.encoder import WHISPER_FRAMES_PER_SECOND
 from omni.errors import OmniError
 from omni.evaluation import scoring
+from omni.evaluation.decode import decode
+from omni.evaluation.figures import ENGLISH, Example, Figures, Intervals, Unit, UtteranceFigures
+from omni.evaluation.intervals import ratio_interval
 from omni.formats.shards import Sample
-from omni.nanochat.generate import generate
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
 
 CONDITIONS = ("right", "shuffled", "zero", "mean", "none")
-TOKENS_PER_SECOND = 12  # nobody speaks faster; caps a decode that would never end
+_CE: dict[str, Literal["ce_shuffled", "ce_zero", "ce_mean", "ce_none"]] = {
+    "shuffled": "ce_shuffled", "zero": "ce_zero", "mean": "ce_mean", "none": "ce_none",
+}  # fmt: skip
+_GAP: dict[str, Literal["gap_shuffled", "gap_zero", "gap_mean", "gap_none"]] = {
+    "shuffled": "gap_shuffled", "zero": "gap_zero", "mean": "gap_mean", "none": "gap_none",
+}  # fmt: skip
 
 
 def evaluate(
@@ -38,11 +45,15 @@ def evaluate(
     batch_size: int = 32,
     n_examples: int = 8,
     decode_limit: int | None = None,
-) -> dict[str, Any]:
+    language: str = ENGLISH,
+    rate: float = WHISPER_FRAMES_PER_SECOND,
+) -> Figures:
     """Score a projector on held-out samples; deterministic.
 
     Args:
         decode_limit: transcribe at most so many utterances, evenly spaced (0: none, None: all).
+        language: of the transcripts: how they are normalised (`omni.evaluation.text`).
+        rate: frames a second.
 
     Returns:
         n, n_tokens: utterances and target tokens scored;
@@ -51,11 +62,12 @@ def evaluate(
         gap_shuffled, gap_zero, gap_mean, gap_none: those minus `ce`;
         bits_per_byte: of the transcript, right audio, its end token included;
         wer, wer_s, wer_d, wer_i, cer: rates of greedy decodes (wer = s + d + i); n_decoded;
+        unit: what most references count, "words" or, in scripts without blanks, "characters":
+            then cer stands alone;
         empty_rate, repetition_rate: share of decodes that are empty, or loop;
-        intervals: 95 % bootstrap intervals of ce, gap_shuffled, token_accuracy, wer;
+        intervals: 95 % bootstrap intervals of ce, gap_shuffled, token_accuracy, wer or cer;
         examples: dicts of id, reference, hypothesis, wer; worst, median and best among them;
-        utterances: one dict per sample, in order of id: id, n_tokens, ce, ce_shuffled and, where
-            it was decoded, reference, hypothesis, words, errors.
+        utterances: one per sample, in order of id.
         A figure that can't be had is missing: shuffled with one utterance, WER without decodes,
         WER and bits per byte of noise, in which nothing is said.
 
@@ -71,39 +83,18 @@ def evaluate(
     with torch.inference_mode():
         scores = _score_conditions(lm, tok, projector, order, template, batch_size)
         chosen = _evenly(len(order), decode_limit)
-        texts = transcribe(
-            lm, tok, projector, [order[i].features for i in chosen], template, batch_size
+        heard = decode(
+            lm, tok, projector, [order[i].features for i in chosen], template, batch_size, rate=rate
         )
+    texts = [tok.decode(ids).strip() for ids in heard]
     projector.train(training)
     decoded = dict(zip(chosen, texts, strict=True))
-    utterances = [_utterance(i, s, scores, decoded.get(i)) for i, s in enumerate(order)]
+    utterances = [_utterance(i, s, scores, decoded.get(i), language) for i, s in enumerate(order)]
     figures = _ce_figures(scores, utterances)
-    _add_wer_figures(figures, utterances)
+    _add_error_rates(figures, utterances)
     figures["examples"] = _examples(utterances, n_examples)
     figures["utterances"] = sorted(utterances, key=lambda u: u["id"])
     return figures
-
-
-def transcribe(
-    lm: NanoChat,
-    tok: Tokenizer,
-    projector: Projector,
-    features: Sequence[np.ndarray],
-    template: Template,
-    batch_size: int = 32,
-) -> list[str]:
-    """Greedy transcripts of Whisper features (each (T, d) or (L, T, d)), in the given order."""
-    stops = {template.end(tok), tok.special("bos")}
-    texts = []
-    for begin in range(0, len(features), batch_size):
-        part = features[begin : begin + batch_size]
-        with torch.inference_mode():
-            soft = project(projector, part, lm.device)
-            batch = build_batch(lm, tok, soft, [None] * len(part), template)
-            cap = [8 + x.shape[-2] * TOKENS_PER_SECOND // WHISPER_FRAMES_PER_SECOND for x in part]
-            ids = generate(lm, batch.rows, batch.ve_rows, batch.lengths, stops, cap)
-        texts += [tok.decode([i for i in row if i not in stops]).strip() for row in ids]
-    return texts
 
 
 class _Scores(NamedTuple):
@@ -152,46 +143,61 @@ def _score_conditions(
     return _Scores(nll, n_tokens, correct)
 
 
-def _utterance(i: int, sample: Sample, scores: _Scores, decoded: str | None) -> dict[str, Any]:
+def _utterance(
+    i: int, sample: Sample, scores: _Scores, decoded: str | None, language: str
+) -> UtteranceFigures:
     n = scores.n_tokens[i]
-    out = {"id": sample.meta["id"], "n_tokens": int(n), "ce": scores.nll["right"][i] / n}
+    said = sample.meta["text_norm"]
+    out = UtteranceFigures(
+        id=sample.meta["id"],
+        n_tokens=int(n),
+        ce=scores.nll["right"][i] / n,
+        bytes=len(said.encode()),
+    )
     if "shuffled" in scores.nll:
         out["ce_shuffled"] = scores.nll["shuffled"][i] / n
-    out["bytes"] = len(sample.meta["text_norm"].encode())
     if decoded is not None:
-        reference, hypothesis = sample.meta["text_norm"], decoded
-        pair = scoring.normalise(reference), scoring.normalise(hypothesis)
-        words, chars = scoring.word_errors(*pair), scoring.char_errors(*pair)
-        out |= {"reference": reference, "hypothesis": hypothesis, "words": words.n}
-        out |= {"errors": [words.s, words.d, words.i], "chars": chars.n, "char_errors": chars.total}
+        unit, errors, chars = scoring.score(said, decoded, language)
+        out["reference"], out["hypothesis"], out["unit"] = said, decoded, unit
+        out["words"], out["errors"] = errors.n, [errors.s, errors.d, errors.i]
+        out["chars"], out["char_errors"] = chars.n, chars.total
     return out
 
 
-def _ce_figures(scores: _Scores, utterances: list[dict[str, Any]]) -> dict[str, Any]:
+def _ce_figures(scores: _Scores, utterances: list[UtteranceFigures]) -> Figures:
     tokens = scores.n_tokens
     right = scores.nll["right"]
-    figures: dict[str, Any] = {"n": len(tokens), "n_tokens": int(tokens.sum())}
-    figures["token_accuracy"] = float(scores.correct.sum() / tokens.sum())
-    figures["ce"] = float(right.sum() / tokens.sum())
-    for name, nll in scores.nll.items():
-        if name != "right":
-            figures[f"ce_{name}"] = float(nll.sum() / tokens.sum())
-            figures[f"gap_{name}"] = float((nll - right).sum() / tokens.sum())
+    intervals = Intervals(
+        ce=ratio_interval(right, tokens), token_accuracy=ratio_interval(scores.correct, tokens)
+    )
+    figures = Figures(
+        n=len(tokens),
+        n_tokens=int(tokens.sum()),
+        token_accuracy=float(scores.correct.sum() / tokens.sum()),
+        ce=float(right.sum() / tokens.sum()),
+        n_decoded=0,
+        intervals=intervals,
+        examples=[],
+    )
+    for name in ("shuffled", "zero", "mean", "none"):
+        if name in scores.nll:
+            nll = scores.nll[name]
+            figures[_CE[name]] = float(nll.sum() / tokens.sum())
+            figures[_GAP[name]] = float((nll - right).sum() / tokens.sum())
     n_bytes = sum(u["bytes"] for u in utterances)
     if n_bytes:
         figures["bits_per_byte"] = float(right.sum() / np.log(2) / n_bytes)
-    figures["intervals"] = {
-        "ce": scoring.bootstrap(right, tokens),
-        "token_accuracy": scoring.bootstrap(scores.correct, tokens),
-    }
     if "shuffled" in scores.nll:
-        gap = scoring.bootstrap(scores.nll["shuffled"] - right, tokens)
-        figures["intervals"]["gap_shuffled"] = gap
+        intervals["gap_shuffled"] = ratio_interval(scores.nll["shuffled"] - right, tokens)
     return figures
 
 
-def _add_wer_figures(figures: dict[str, Any], utterances: list[dict[str, Any]]) -> None:
-    """WER with its parts, CER, and the rates of empty and looping decodes."""
+def _add_error_rates(figures: Figures, utterances: list[UtteranceFigures]) -> None:
+    """WER with its parts, CER, and the rates of empty and looping decodes.
+
+    Where most references are of a script without blanks there is no WER: CER is the headline.
+    Where some are, their characters count as words do.
+    """
     decoded = [u for u in utterances if "hypothesis" in u]
     words = sum(u["words"] for u in decoded)
     figures["n_decoded"] = len(decoded)
@@ -201,24 +207,42 @@ def _add_wer_figures(figures: dict[str, Any], utterances: list[dict[str, Any]]) 
         figures["repetition_rate"] = sum(map(scoring.is_repetitive, texts)) / len(texts)
     if not words:
         return
-    for k, part in enumerate("sdi"):
-        figures[f"wer_{part}"] = sum(u["errors"][k] for u in decoded) / words
+    figures["unit"] = main_unit(decoded)
+    intervals = figures["intervals"]
+    chars = [u["chars"] for u in decoded]
+    char_errors = [u["char_errors"] for u in decoded]
+    figures["cer"] = sum(char_errors) / sum(chars)
+    if figures["unit"] == "characters":
+        intervals["cer"] = ratio_interval(char_errors, chars)
+        return
+    figures["wer_s"], figures["wer_d"], figures["wer_i"] = (
+        sum(u["errors"][k] for u in decoded) / words for k in range(3)
+    )
     errors = [sum(u["errors"]) for u in decoded]
     figures["wer"] = sum(errors) / words
-    figures["cer"] = sum(u["char_errors"] for u in decoded) / sum(u["chars"] for u in decoded)
-    interval = scoring.bootstrap(errors, [u["words"] for u in decoded])
-    figures["intervals"]["wer"] = interval
+    intervals["wer"] = ratio_interval(errors, [u["words"] for u in decoded])
 
 
-def _examples(utterances: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
+def main_unit(decoded: Sequence[UtteranceFigures]) -> Unit:
+    """What most of the references that say something are counted by."""
+    spoken = [u for u in decoded if u["words"]]
+    by_characters = sum(u["unit"] == "characters" for u in spoken)
+    return "characters" if 2 * by_characters > len(spoken) else "words"
+
+
+def _examples(utterances: list[UtteranceFigures], n: int) -> list[Example]:
     """`n` decodes evenly spread from the worst to the best, so that neither is hidden."""
     decoded = [u for u in utterances if "hypothesis" in u]
-    decoded.sort(key=lambda u: (-sum(u["errors"]) / max(u["words"], 1), u["id"]))
-    picked = [decoded[i] for i in _evenly(len(decoded), n)]
-    keys = ("id", "reference", "hypothesis")
+    decoded.sort(key=lambda u: (-error_rate(u), u["id"]))
     return [
-        {k: u[k] for k in keys} | {"wer": sum(u["errors"]) / max(u["words"], 1)} for u in picked
+        Example(id=u["id"], reference=u["reference"], hypothesis=u["hypothesis"], wer=error_rate(u))
+        for u in (decoded[i] for i in _evenly(len(decoded), n))
     ]
+
+
+def error_rate(u: UtteranceFigures) -> float:
+    """Of a decoded utterance, in its own unit; where nothing was said, the number of words heard."""
+    return sum(u["errors"]) / max(u["words"], 1)
 
 
 def _evenly(n: int, limit: int | None) -> list[int]:

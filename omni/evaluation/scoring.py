@@ -1,15 +1,15 @@
-"""Figures of transcripts: WER and CER with their parts, repetition, bootstrap intervals.
+"""Edits of transcripts against references: words or characters, and loops.
 
-Must not know any model: it takes strings and arrays.
+Must not know any model: it takes strings.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from typing import NamedTuple
 
 import jiwer
-import numpy as np
-from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+from omni.evaluation.figures import ENGLISH, Unit
+from omni.evaluation.text import cut, normalise_pair, unit_of
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,26 @@ class Errors:
         return self.s + self.d + self.i
 
 
-def normalise(text: str) -> str:
-    """Whisper's English normaliser: lower case, no punctuation, numbers as digits.
+class Scored(NamedTuple):
+    """One transcript beside its reference: errors in `unit`, and those of its characters."""
 
-    Its table of British spellings is a file on the hub; it is left empty, so that a figure does
-    not depend on a network: "colour" and "color" count as different.
+    unit: Unit
+    errors: Errors
+    chars: Errors
+
+
+def score(reference: str, hypothesis: str, language: str = ENGLISH) -> Scored:
+    """Edits of one pair as written: normalised, and counted in the unit of the reference's script.
+
+    In a script without blanks there is nothing but characters to count: both counts are the same,
+    and blanks don't matter.
     """
-    return _normaliser()(text)
+    said, heard = normalise_pair(reference, hypothesis, language)
+    unit = unit_of(said)
+    if unit == "characters":
+        errors = word_errors(cut(said, unit), cut(heard, unit))
+        return Scored(unit, errors, errors)
+    return Scored(unit, word_errors(said, heard), char_errors(said, heard))
 
 
 def word_errors(reference: str, hypothesis: str) -> Errors:
@@ -54,35 +67,14 @@ def char_errors(reference: str, hypothesis: str) -> Errors:
 
 
 def is_repetitive(text: str, times: int = 4) -> bool:
-    """Whether a phrase of one to four words stands `times` times in a row."""
-    words = text.split()
-    for size in range(1, 5):
+    """Whether a phrase stands `times` times in a row: of one to four words, or of one to twelve
+    characters where the script has no blanks."""
+    unit = unit_of(text)
+    words = cut(text, unit).split()
+    for size in range(1, 5 if unit == "words" else 13):
         run = 0
         for a, b in zip(words, words[size:], strict=False):
             run = run + 1 if a == b else 0
             if run >= size * (times - 1):
                 return True
     return False
-
-
-def bootstrap(
-    numerators: Sequence[float] | np.ndarray,
-    denominators: Sequence[float] | np.ndarray,
-    seed: int = 0,
-    draws: int = 1000,
-) -> tuple[float, float]:
-    """95 % percentile interval of sum(numerators) / sum(denominators) over utterances.
-
-    Utterances, not tokens, are drawn with replacement: tokens of one utterance stand together.
-    """
-    top, bottom = np.asarray(numerators, float), np.asarray(denominators, float)
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(top), size=(draws, len(top)))
-    ratios = top[drawn].sum(1) / np.maximum(bottom[drawn].sum(1), 1e-9)
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return float(low), float(high)
-
-
-@cache
-def _normaliser() -> EnglishTextNormalizer:
-    return EnglishTextNormalizer({})

@@ -3,8 +3,9 @@
 Must not know how they were computed; thresholds stand here and nowhere else.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+
+from omni.evaluation.figures import Figures, headline
 
 # A gap this small (nats a token) is no listening, whatever its interval says.
 SILENT_GAP = 0.02
@@ -15,14 +16,15 @@ SILENT_RATE = 0.9  # of noise that should be met with silence
 OVERFIT_NATS = 0.7
 
 
-def verdict(figures: Mapping[str, Any], train_loss: float | None = None) -> str:
+def verdict(figures: Figures, train_loss: float | None = None) -> str:
     """Whether the LM listens, is still on the plateau, or has crossed the cliff; what to try.
 
     Args:
         figures: as `omni.evaluation.evaluate.evaluate` returns them.
         train_loss: of the last steps in nats a token, if known: tells overfitting.
     """
-    if "empty_rate" in figures and "wer" not in figures:
+    rate = headline(figures)
+    if "empty_rate" in figures and rate is None:
         share = figures["empty_rate"]
         hint = "" if share >= SILENT_RATE else ". Train on noise too: omni-extract --split noise"
         return f"nothing is said here; the LM says nothing to {share:.0%} of it{hint}"
@@ -35,31 +37,49 @@ def verdict(figures: Mapping[str, Any], train_loss: float | None = None) -> str:
             "Train longer; then check that texts belong to their audio, and try --lr 3e-4 to 2e-3"
         )
     crossed = figures["token_accuracy"] >= CLIFF_ACCURACY
-    if "wer" in figures:
-        crossed = figures["wer"] <= CLIFF_WER
+    if rate is not None:
+        crossed = rate.rate <= CLIFF_WER
     hint = ""
     if train_loss is not None and figures["ce"] - train_loss > OVERFIT_NATS:
         hint = (
             f" Overfit (training {train_loss:.2f}, held out {figures['ce']:.2f} nats): more data, "
             "more voices, or more of --stretch and --noise"
         )
-    wer = f", WER {figures['wer']:.1%}" if "wer" in figures else ""
-    facts = f"gap {gap:.2f} nats, token accuracy {figures['token_accuracy']:.1%}{wer}"
+    written = f", {rate.name} {rate.rate:.1%}" if rate is not None else ""
+    facts = f"gap {gap:.2f} nats, token accuracy {figures['token_accuracy']:.1%}{written}"
     if crossed:
         return f"listens, and has crossed the cliff ({facts}).{hint}"
     return f"listens, but is still on the plateau ({facts}).{hint or ' Train longer: it often falls at once'}"
 
 
-def cascade_verdict(figures: Mapping[str, Any]) -> str:
-    """Whether the words are in the features at all: the run's WER beside the cascade's.
+def cascade_verdict(figures: Figures) -> str | None:
+    """Whether the words are in the features at all: the run's WER (or CER) beside the cascade's.
 
-    Args:
-        figures: with `wer` and `wer_cascade`.
+    None where one of the two is missing.
     """
-    wer, plain = figures["wer"], figures["wer_cascade"]
-    facts = f"from the same features Whisper's own decoder has WER {plain:.1%}, the run {wer:.1%}"
-    if wer <= plain:
+    found = headline(figures)
+    if found is None or found.cascade is None:
+        return None
+    name, own, plain = found.name, found.rate, found.cascade
+    facts = (
+        f"from the same features Whisper's own decoder has {name} {plain:.1%}, the run {own:.1%}"
+    )
+    if own <= plain:
         return f"the LM hears no less than plain recognition: {facts}"
     if plain > CLIFF_WER:
         return f"the features are hard to read for anybody: {facts}"
     return f"the words are in the features, and the projector or the LM loses them: {facts}"
+
+
+def selection_note(chosen_by: str, clean: Sequence[str]) -> str:
+    """That a split which chose the checkpoint can't judge it as strictly as the others.
+
+    Args:
+        chosen_by: the split whose CE is lowest at this checkpoint.
+        clean: the other splits that evaluate.
+    """
+    others = f"had no say: {', '.join(clean)}" if clean else "no other split judges this run"
+    return (
+        f"{chosen_by} chose this checkpoint among others, so its figures are a little too good; "
+        f"{others}"
+    )

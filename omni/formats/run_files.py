@@ -53,6 +53,7 @@ class TrainConfig(TypedDict):
     eval_shards: list[str]
     steps: Count
     shuffle_pairs: bool
+    language: NotRequired[str]
 
 
 @with_config(_OPEN)

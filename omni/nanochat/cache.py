@@ -8,6 +8,7 @@ Must not know about layers' arithmetic; model.py asks for a place and gets one.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from omni.errors import OmniError
@@ -36,6 +37,14 @@ class KVCache:
         self.lengths = torch.zeros(shape[1], dtype=torch.long, device=device)
         self.last_row = torch.zeros(shape[1], n_embd, dtype=dtype, device=device)
         self.longest = 0  # max of lengths, kept on the host: reading it would stall the device
+
+    def reserve(self, new: int) -> None:
+        """Make room for `new` more positions in every row, doubled where there is none left."""
+        room, end = self.keys.size(3), self.longest + new
+        if end > room:
+            more = max(end, 2 * room) - room
+            self.keys = F.pad(self.keys, (0, 0, 0, more))
+            self.values = F.pad(self.values, (0, 0, 0, more))
 
     def reach(self, new: int) -> int:
         """One past the last position that a call with `new` positions may touch."""

@@ -3,7 +3,7 @@
 Must not know what the rows mean or how they were laid out (prompt.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ def generate(
     temperature: float = 0.0,
     top_k: int | None = None,
     seed: int = 0,
+    more: Callable[[int, list[int]], bool] | None = None,
 ) -> list[list[int]]:
     """Token ids that follow each row, up to a stop id (left out) or the row's cap.
 
@@ -38,6 +39,8 @@ def generate(
         temperature: 0 takes the best token; else logits are divided by it before sampling.
         top_k: sample among the k best only.
         seed: of the sampling.
+        more: asked of a row (its index, its ids) at its cap and after each further token: whether
+            it may go on, as far as the rotary table reaches.
 
     Returns:
         One list of ids for each row.
@@ -48,6 +51,7 @@ def generate(
     B, T, _ = rows.shape
     caps = [max_new] * B if isinstance(max_new, int) else list(max_new)
     _check(lm, lengths, caps)
+    room = (lm.cos.size(0) - lengths).tolist()
     rngs = [torch.Generator().manual_seed(seed) for _ in range(B)]
     out: list[list[int]] = [[] for _ in range(B)]
     active = [i for i in range(B) if caps[i] > 0]
@@ -66,7 +70,10 @@ def generate(
         for at, (row, token) in enumerate(zip(active, chosen, strict=True)):
             if token not in stop_ids:
                 out[row].append(token)
-                if len(out[row]) < caps[row]:
+                capped = len(out[row]) >= caps[row]
+                if not capped or (
+                    more is not None and len(out[row]) < room[row] and more(row, out[row])
+                ):
                     going.append(at)
         if not going:
             return out
@@ -74,6 +81,7 @@ def generate(
             # Finished rows leave the batch: a long utterance doesn't make short ones compute on.
             cache.select(torch.tensor(going, device=rows.device))
             active, chosen = [active[at] for at in going], [chosen[at] for at in going]
+        cache.reserve(1)
         ids = torch.tensor(chosen, device=rows.device)[:, None]
         logits = lm.forward_embeds(*lm.embed(ids), cache=cache)[:, -1]
 

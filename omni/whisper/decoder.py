@@ -13,6 +13,7 @@ Must not know about runs, projectors or the LM.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from omni.encoder import WHISPER_FRAMES_PER_SECOND
+from omni.encoder import most_said
 from omni.errors import OmniError
 from omni.formats.checked import read_json
 from omni.whisper.encoder import WhisperEncoder
@@ -29,7 +30,6 @@ from omni.whisper.mel import WINDOW_SAMPLES
 from omni.whisper.weights import Weights, find_weights
 from omni.whisper.window import FULL_FRAMES
 
-TOKENS_PER_SECOND = 12  # nobody speaks faster; caps a decode that would never end
 FEWEST_FRAMES = 10  # a window of less than 0.2 s holds no word, but Whisper would find some
 ENGLISH_ONLY_VOCABULARY = 51864  # of the models `….en`: they were trained without a language token
 # Ids that Whisper's decoding forbids (music, brackets, other tasks), by the file that names them.
@@ -57,7 +57,7 @@ class WhisperDecoder:
     source: str
 
     def transcribe(self, features: Sequence[np.ndarray], batch_size: int = 8) -> list[str]:
-        """Greedy English transcripts, no timestamps, in the given order.
+        """Greedy transcripts, no timestamps, in the given order.
 
         Args:
             features: (T, d) each, or (L, T, d) as stored; more than 1500 frames are windows of
@@ -93,12 +93,13 @@ class WhisperDecoder:
     def _greedy(self, windows: Sequence[np.ndarray]) -> list[list[int]]:
         """Ids of each window, prompt and end left out."""
         hidden = self.fill(windows)
-        caps = [8 + len(w) * TOKENS_PER_SECOND // WHISPER_FRAMES_PER_SECOND for w in windows]
+        bounds = [most_said(len(w)) for w in windows]
         room = self.module.config.max_target_positions - len(self.start)
         out: list[list[int]] = [[] for _ in windows]
         feed = torch.tensor([self.start] * len(windows), device=hidden.device)
         cache = None
-        for step in range(min(max(caps), room)):
+        ended = [False] * len(windows)
+        for step in range(room):
             state = self.module(
                 input_ids=feed, encoder_hidden_states=hidden, past_key_values=cache, use_cache=True
             )
@@ -108,12 +109,12 @@ class WhisperDecoder:
             if step == 0:
                 logits[:, self.not_first] = -torch.inf
             feed = logits.argmax(-1, keepdim=True)  # (B, 1)
-            for row, cap, (token,) in zip(out, caps, feed.tolist(), strict=True):
-                if len(row) < cap and self.end not in row[-1:]:
-                    row.append(token)
-            if all(
-                len(row) >= cap or row[-1] == self.end for row, cap in zip(out, caps, strict=True)
-            ):
+            for i, (token,) in enumerate(feed.tolist()):
+                if not ended[i]:
+                    out[i].append(token)
+                    said = partial(self._text, out[i])
+                    ended[i] = token == self.end or bounds[i].reached(len(out[i]), said)
+            if all(ended):
                 break
         return out
 
@@ -122,7 +123,11 @@ class WhisperDecoder:
 
 
 def load_decoder(
-    name: str, features: Mapping[str, Any], device: str = "cpu", network: bool = True
+    name: str,
+    features: Mapping[str, Any],
+    device: str = "cpu",
+    network: bool = True,
+    language: str = "en",
 ) -> WhisperDecoder:
     """The decoder that belongs to the encoder of some features.
 
@@ -130,6 +135,7 @@ def load_decoder(
         name: a folder or hub id, as for the encoder.
         features: the `fingerprint_config` of the shards.
         network: False takes what lies on this machine only.
+        language: code of the one that is written down.
 
     Raises:
         OmniError: there is none here, it belongs to another encoder, or the features are not
@@ -148,7 +154,7 @@ def load_decoder(
     layer = _last_layer(features["layers"], encoder.n_layers)
     module = _build(weights, name).to(encoder.device, encoder.dtype)
     tokenizer = _tokenizer(name, weights, network)
-    start, end = _prompt(tokenizer, module.config.vocab_size, name)
+    start, end = _prompt(tokenizer, module.config.vocab_size, name, language)
     silence = encoder.encode([np.zeros(WINDOW_SAMPLES, np.float32)])[0]
     return WhisperDecoder(
         module,
@@ -214,14 +220,19 @@ def _tokenizer(name: str, weights: Weights, network: bool) -> Any:
         ) from error
 
 
-def _prompt(tokenizer: Any, vocab_size: int, name: str) -> tuple[list[int], int]:
-    """Ids that ask for an English transcript without timestamps, and the id that ends it."""
-    names = ["startoftranscript", "en", "transcribe", "notimestamps"]
+def _prompt(tokenizer: Any, vocab_size: int, name: str, language: str) -> tuple[list[int], int]:
+    """Ids that ask for a transcript in that language without timestamps, and the id that ends it."""
+    names = ["startoftranscript", language, "transcribe", "notimestamps"]
     if vocab_size == ENGLISH_ONLY_VOCABULARY:
+        if language != "en":
+            raise OmniError(f"an English-only Whisper writes no {language}", name)
         names = ["startoftranscript", "notimestamps"]
     ids = [tokenizer.token_to_id(f"<|{special}|>") for special in [*names, "endoftext"]]
     if any(i is None or i >= vocab_size for i in ids):
-        raise OmniError("the tokenizer lacks Whisper's special tokens", name)
+        missing = [n for n, i in zip(names, ids, strict=False) if i is None or i >= vocab_size]
+        raise OmniError(
+            f"the tokenizer lacks Whisper's special tokens ({', '.join(missing)})", name
+        )
     return ids[:-1], ids[-1]
 
 

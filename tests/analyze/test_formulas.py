@@ -15,6 +15,7 @@ from analyze.measure import alignment as paths
 from analyze.measure import formulas as metrics
 from analyze.measure import position
 from analyze.measure.formulas import Moments
+from omni.evaluation.intervals import bootstrap, ratio
 
 ONES = np.ones(20)
 
@@ -189,11 +190,11 @@ def test_bootstrap_covers_the_mean_and_repeats_itself() -> None:
     covered = 0
     for trial in range(100):
         x = rng.normal(1.0, 1.0, 60)
-        found = metrics.bootstrap(metrics.ratio(x, np.ones(60)), 60, draws=200, seed=trial)
+        found = bootstrap(ratio(x, np.ones(60)), 60, draws=200, seed=trial)
         assert found.low < found.value < found.high
         covered += found.low <= 1.0 <= found.high
     assert 86 <= covered <= 100
-    assert found == metrics.bootstrap(metrics.ratio(x, np.ones(60)), 60, draws=200, seed=trial)
+    assert found == bootstrap(ratio(x, np.ones(60)), 60, draws=200, seed=trial)
 
 
 def test_jackknife_of_a_mean_is_its_standard_error() -> None:
@@ -205,8 +206,8 @@ def test_jackknife_of_a_mean_is_its_standard_error() -> None:
 def test_small_samples_are_undefined_or_without_interval_never_an_error() -> None:
     cloud = clouds()[0][:2]
     one = metrics.domain_auc(cloud, cloud, np.zeros(2, int), np.zeros(2, int))
-    assert not metrics.bootstrap(one, 1).defined
-    alone = metrics.bootstrap(metrics.ratio(np.array([2.0]), np.array([4.0])), 1)
+    assert not bootstrap(one, 1).defined
+    alone = bootstrap(ratio(np.array([2.0]), np.array([4.0])), 1)
     assert (alone.low, alone.value, alone.high) == (0.5, 0.5, 0.5)
 
 

@@ -14,10 +14,10 @@ from training_kit import save_lm, speech, tiny_lm, write_split
 from cli import eval as cli_eval
 from cli import train_projector
 from omni.bridge.projector import build_projector
-from omni.bridge.prompt import build_row, choose_template
-from omni.evaluation.cascade import add_cascade, as_soft, spell
+from omni.bridge.prompt import as_soft, build_row, choose_template
+from omni.evaluation.cascade import add_cascade, spell
 from omni.evaluation.evaluate import evaluate
-from omni.evaluation.verdict import cascade_verdict
+from omni.evaluation.verdict import cascade_verdict, selection_note
 from omni.formats.shards import Sample
 from omni.nanochat import load_checkpoint
 from omni.whisper.encoder import load_encoder
@@ -232,3 +232,36 @@ def test_off_is_off_and_a_cpu_is_not_kept_busy_unasked(
     assert "no cascade of dev-x: 4 transcripts take a CPU long" in capsys.readouterr().out
     assert cli_eval.main([*args, "on"]) == 0
     assert "WER, Whisper's own" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("checkpoint", "said"), [("best", True), ("last", False), ("init", False)])
+def test_the_split_that_chose_the_checkpoint_says_so(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], checkpoint: str, said: bool
+) -> None:
+    out = tmp_path / "figures.json"
+    args = [f"{place}/runs/a", "--cascade", "off", "--decode-limit", "0", "--json", str(out)]
+    assert cli_eval.main([*args, "--checkpoint", checkpoint]) == 0
+    line = "dev-x chose this checkpoint among others, so its figures are a little too good; no other"
+    assert (line in capsys.readouterr().out) is said
+    assert ("selection" in json.loads(out.read_text())["dev-x"]) is said
+
+
+def test_the_splits_that_had_no_say_are_named() -> None:
+    note = selection_note("dev-clean", ["dev-other", "test-clean"])
+    assert note.endswith("had no say: dev-other, test-clean")
+
+
+def test_the_language_comes_from_the_run_or_the_option(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def listen(*args: object, **_: object) -> None:
+        asked.append(str(args[-2]))
+        raise OmniError("enough")
+
+    monkeypatch.setattr("omni.evaluation.evaluate.evaluate", listen)
+    for extra in ([], ["--language", "fr-CA"]):
+        assert cli_eval.main([f"{place}/runs/a", "--cascade", "off", *extra]) == 1
+    assert asked == ["en", "fr"]
+    assert cli_eval.main(["x", "--language", "français"]) == 2

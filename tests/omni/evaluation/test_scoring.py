@@ -5,14 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omni.evaluation.scoring import (
-    Errors,
-    bootstrap,
-    char_errors,
-    is_repetitive,
-    normalise,
-    word_errors,
-)
+from omni.evaluation.intervals import bootstrap, ratio, ratio_interval
+from omni.evaluation.scoring import Errors, char_errors, is_repetitive, word_errors
+from omni.evaluation.text import normalise
 
 
 def test_normaliser_needs_no_network_and_folds_spelling_of_numbers() -> None:
@@ -58,7 +53,7 @@ def test_repetition(text: str, want: bool) -> None:
 @given(st.lists(st.tuples(st.floats(0, 9), st.integers(1, 9)), min_size=2, max_size=30))
 def test_interval_lies_within_the_extremes(pairs: list[tuple[float, int]]) -> None:
     top, bottom = zip(*pairs, strict=True)
-    low, high = bootstrap(top, bottom)
+    low, high = ratio_interval(top, bottom)
     ratios = [a / b for a, b in pairs]
     assert min(ratios) - 1e-9 <= low <= high <= max(ratios) + 1e-9
 
@@ -67,6 +62,7 @@ def test_interval_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     hits = 0
     for seed in range(200):
-        low, high = bootstrap(rng.normal(1.0, 1.0, 50), np.ones(50), seed, draws=300)
-        hits += low <= 1.0 <= high
+        drawn = ratio(rng.normal(1.0, 1.0, 50), np.ones(50))
+        found = bootstrap(drawn, 50, draws=300, seed=seed)
+        hits += found.low <= 1.0 <= found.high
     assert 0.88 <= hits / 200 <= 0.99

@@ -11,6 +11,7 @@ from speech_kit import require_librivox, tiny_whisper
 from omni.audio import load_audio
 from omni.errors import OmniError
 from omni.evaluation import scoring
+from omni.evaluation.text import normalise
 from omni.whisper.decoder import WhisperDecoder, load_decoder
 from omni.whisper.encoder import WhisperEncoder, load_encoder
 from omni.whisper.weights import WHEEL_MODEL, find_weights
@@ -169,13 +170,13 @@ def heard(clips: list[tuple[np.ndarray, str]]) -> tuple[WhisperDecoder, list[str
     encoder = load_encoder(WHEEL_MODEL)
     decoder = load_decoder(WHEEL_MODEL, config_of(encoder), network=False)
     stored = [encoder.encode([wave])[0].half().numpy() for wave, _ in clips]
-    return decoder, [scoring.normalise(text) for text in decoder.transcribe(stored)]
+    return decoder, [normalise(text) for text in decoder.transcribe(stored)]
 
 
 def test_human_speech_is_read_from_stored_frames(clips, heard) -> None:
     """WER 1.4 %; from the frames of speech alone, or zeros after them, it is 9.9 or 4.2 %."""
     pairs = zip(clips, heard[1], strict=True)
-    errors = [scoring.word_errors(scoring.normalise(text), said) for (_, text), said in pairs]
+    errors = [scoring.word_errors(normalise(text), said) for (_, text), said in pairs]
     assert sum(e.total for e in errors) / sum(e.n for e in errors) < 0.03
 
 
@@ -183,7 +184,7 @@ def test_human_speech_is_read_from_stored_frames(clips, heard) -> None:
 def test_stored_frames_say_what_transformers_hears_in_the_audio(clips, heard) -> None:
     decoder, said = heard
     theirs = generated(decoder, [wave for wave, _ in clips])
-    assert said == [scoring.normalise(text) for text in theirs]
+    assert said == [normalise(text) for text in theirs]
 
 
 def generated(decoder: WhisperDecoder, waves: list[np.ndarray]) -> list[str]:
