@@ -16,6 +16,7 @@ from omni.encoder import (
     frames_per_second,
     rate_config,
 )
+from omni.formats.run_files import Content
 from omni.whisper.encoder import SAMPLES_PER_FRAME, WhisperEncoder, frame_count
 from omni.whisper.mel import HOP
 from train.data import TrainingData
@@ -51,7 +52,9 @@ def test_shards_of_whisper_keep_their_fingerprint() -> None:
 @pytest.mark.parametrize("rate", [12.5, 25, 50])
 def test_the_longest_utterance_is_told_in_the_features_own_seconds(rate: float) -> None:
     config = rate_config(Slow(frames_per_second=rate))
-    data = TrainingData([Shard("x", (10, 100), (0, 1), 1.0)], {}, "x", "f", config, [])
+    shards = [Shard("x", (10, 100), (0, 1), 1.0)]
+    nothing = Content(splits=[], rows="")
+    data = TrainingData(shards, {}, "x", "f", config, splits=[], content=nothing)
     assert data.longest_seconds == 100 / rate
 
 
