@@ -185,6 +185,11 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-failures", type=_types.whole(), default=100, help="stop when more utterances fail"
     )
+    group.add_argument(
+        "--allow-mixed",
+        action="store_true",
+        help="go on with a split that was begun on another kind of device or in another precision",
+    )
 
 
 def extract(args: argparse.Namespace) -> int:
@@ -300,6 +305,7 @@ def make_settings(args: argparse.Namespace, encoder: "WhisperEncoder") -> "Setti
         dtype=args.dtype,
         ray_workers=count_ray_workers(args),
         window=window,
+        allow_mixed=args.allow_mixed,
     )
 
 

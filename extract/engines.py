@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
-from extract.pipeline import Job, Progress, Stats, extract_shards
-from extract.plan import shards_of_rank
-from omni.formats.shard_writer import is_committed, open_for_writing, write_index
+from extract.claims import Kind, claim
+from extract.pipeline import Job, Progress, Stats, compute_name, extract_shards
+from extract.resume import Missing
+from omni.formats.shard_writer import open_for_writing, write_index
 from omni.whisper.encoder import WhisperEncoder
 
 
@@ -38,42 +39,38 @@ def rank_from_environment(environment: Mapping[str, str] = os.environ) -> Rank:
     return Rank()
 
 
-def missing_shards(job: Job, rank: Rank) -> list[int]:
-    """This rank's shards that are not committed yet.
-
-    Raises:
-        OmniError: those there were made with another configuration.
-    """
-    mine = shards_of_rank(len(job.plan), rank.rank, rank.world_size)
-    return [shard for shard in mine if not is_committed(job.spec, shard, job.ids(shard))]
-
-
 def run(
     job: Job,
     encoder: WhisperEncoder,
-    rank: Rank,
-    missing: list[int],
+    missing: Missing,
     progress: Progress | None = None,
     ray_workers: int = 0,
+    allow_mixed: bool = False,
 ) -> Stats:
     """Make this rank's missing shards, and the index if that was all.
 
     Args:
         job: the split.
         encoder: loaded already.
-        rank: who we are.
-        missing: from `missing_shards`.
+        missing: this rank's, from `extract.resume`.
         progress: called now and then.
         ray_workers: actors of a Ray cluster; 0: this process does the work.
-    """
-    if missing:
-        open_for_writing(job.spec, len(job.plan))
-    if ray_workers and missing:
-        from extract.ray_engine import run_ray
+        allow_mixed: go on where another kind of device or another precision began.
 
-        threads = torch.get_num_threads()  # the bytes may depend on it: the same everywhere
-        stats = run_ray(job, encoder, missing, ray_workers, progress, threads)
-    else:
-        stats = extract_shards(job, encoder, missing, progress)
+    Raises:
+        OmniError: another kind began; and as `extract_shards`.
+    """
+    stats = Stats()
+    if missing.shards:
+        kind = Kind(encoder.device.type, compute_name(encoder))
+        with claim(job.spec, kind, missing.shards, allow_mixed):
+            open_for_writing(job.spec, len(job.plan), missing.stale)
+            if ray_workers:
+                from extract.ray_engine import run_ray
+
+                threads = torch.get_num_threads()  # the bytes may depend on it: the same everywhere
+                stats = run_ray(job, encoder, missing.shards, ray_workers, progress, threads)
+            else:
+                stats = extract_shards(job, encoder, missing.shards, progress)
     write_index(job.spec, len(job.plan))
     return stats

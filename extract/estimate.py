@@ -5,7 +5,10 @@ import time
 
 import numpy as np
 
-from extract.engines import Rank, missing_shards
+from extract.engines import Rank
+from extract.lengths import expected_seconds
+from extract.plan import shards_of_rank
+from extract.resume import missing_shards
 from extract.run import Settings, bytes_needed, make_job
 from omni.audio import SAMPLE_RATE
 from omni.formats.manifest import Manifest
@@ -24,18 +27,21 @@ def estimate(
         OmniError: shards made otherwise are there.
     """
     job = make_job(manifest, encoder, settings)
-    missing = range(len(job.plan)) if settings.overwrite else missing_shards(job, rank or Rank())
-    rows = [manifest.utterances[i] for shard in missing for i in job.plan[shard]]
-    windows = sum(chunk_count(round(u.seconds * SAMPLE_RATE)) for u in rows)
+    rank = rank or Rank()
+    mine = shards_of_rank(len(job.plan), rank.rank, rank.world_size)
+    missing = list(range(len(job.plan))) if settings.overwrite else missing_shards(job, mine).shards
+    rows = [row for shard in missing for row in job.rows(shard)]
+    lengths = [expected_seconds(*row) for row in rows]
+    windows = sum(chunk_count(round(length * SAMPLE_RATE)) for length in lengths)
     seconds = windows * seconds_per_window(encoder, settings) if rows else 0.0
     parent = settings.out
     while not parent.exists():
         parent = parent.parent
-    problems = sum(bool(u.problem) for u in rows)
+    problems = sum(bool(u.problem) for u, _ in rows)
     return (
         f"{manifest.split}: {len(job.plan)} shards, {len(missing)} to make: {len(rows)} utterances, "
-        f"{sum(u.seconds for u in rows) / 3600:.2f} h, {problems} of them known to fail; "
-        f"{bytes_needed(job, list(missing), encoder.d_model) / 1e9:.3f} GB of "
+        f"{sum(lengths) / 3600:.2f} h, {problems} of them known to fail; "
+        f"{bytes_needed(job, missing, encoder.d_model) / 1e9:.3f} GB of "
         f"{shutil.disk_usage(parent).free / 1e9:.1f} GB free; about {seconds:.0f} s of encoding "
         f"({windows} windows)"
     )

@@ -5,19 +5,15 @@
 
 Windows of one length share a batch; utterances are written in the plan's order all the same. Batches
 form inside a shard, so a shard's bytes depend on nothing before it: killed and resumed is
-the same as never killed. Must not know how shards are shared among processes (`extract.engines`).
-
-Threads and not processes decode: libsndfile and hashlib let go of the interpreter's lock, and another
-process's samples would have to be copied here. `bench/decode.py`, one and two workers: 0.87 and 0.57 s
-in threads, 1.36 and 0.83 s in processes, 1.16 and 0.63 s in processes with shared memory.
+the same as never killed. What is wrong with one utterance, at whatever stage, is recorded and the rest
+goes on. Must not know how shards are shared among processes (`extract.engines`).
 """
 
-import hashlib
 import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from extract.ahead import Decoded, decode_ahead
 from extract.allocator import give_back_memory, keep_memory_flat
 from extract.batches import Batches
-from extract.pieces import load_piece
+from extract.encode import BatchEncoder, Encoded, OwnedWindow, Pending
+from extract.inputs import inputs_hash
 from omni.audio import SAMPLE_RATE
 from omni.encoder import rate_config
 from omni.errors import OmniError
-from omni.formats.manifest import Manifest, Utterance
-from omni.formats.shard_writer import ShardWriter, SplitSpec
+from omni.formats.manifest import Manifest, Problem, Utterance
+from omni.formats.shard_writer import ShardWriter, SplitSpec, UnfitError
 from omni.whisper.encoder import (
     TRIM_VERSION,
     Layers,
@@ -60,9 +58,10 @@ class Job:
     max_failures: int
     window: Window = EXACT
 
-    def ids(self, shard: int) -> list[str]:
-        """Planned utterance ids of a shard."""
-        return [self.manifest.utterances[i].id for i in self.plan[shard]]
+    def rows(self, shard: int) -> list[tuple[Utterance, Path]]:
+        """Planned utterances of a shard, and where their files are."""
+        planned = (self.manifest.utterances[i] for i in self.plan[shard])
+        return [(utterance, self.manifest.audio_path(utterance)) for utterance in planned]
 
 
 @dataclass
@@ -123,10 +122,12 @@ def extract_shards(
     shards = list(shards)
     decoders = ThreadPoolExecutor(job.decode_workers, thread_name_prefix="decode")
     writer_thread = ThreadPoolExecutor(1, thread_name_prefix="write")
-    decoded = _decode_ahead(job, shards, decoders)
+    rows = (row for shard in shards for row in job.rows(shard))
+    decoded = decode_ahead(rows, decoders, job.decode_workers, job.batch_size)
     try:
         for shard in shards:
-            _extract_shard(job, encoder, shard, decoded, writer_thread, stats, progress)
+            with ShardWriter(job.spec, shard) as writer:
+                _Shard(job, encoder, writer, writer_thread, stats, progress).make(shard, decoded)
             give_back_memory()
     except OSError as error:
         mend = "what is committed stays: make room, run the same command again"
@@ -139,129 +140,185 @@ def extract_shards(
     return stats
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    """A decoded utterance, or why there is none."""
+def environment(job: Job, encoder: WhisperEncoder) -> dict[str, Any]:
+    """What the bytes may depend on besides the fingerprint."""
+    import transformers
 
-    utterance: Utterance
-    wave: np.ndarray  # float32 (n,)
-    sha256: str
-    failure: str
-    seconds: float
+    device = encoder.device
+    return {
+        "encoder": encoder.name,
+        "source": encoder.source,
+        "device_type": device.type,
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.machine(),
+        "compute": compute_name(encoder),
+        "batch_size": job.batch_size,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def compute_name(encoder: WhisperEncoder) -> str:
+    """Name of the type that the encoder computes in: `float32`."""
+    return str(encoder.dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    id: str
+    problem: Problem
+    reason: str
 
 
 @dataclass
-class _Pending:
-    """An utterance whose windows are on their way through the encoder."""
+class _Written:
+    """What the writer's thread did with a batch."""
 
-    meta: dict[str, Any]
-    windows_left: int
-    pieces: dict[int, np.ndarray] = field(default_factory=dict)  # by the window's place in it
-
-
-@dataclass(frozen=True)
-class _Window:
-    """At most 30 s of an utterance."""
-
-    wave: np.ndarray
-    owner: _Pending
-    place: int
+    utterances: int = 0
+    samples: int = 0
+    failures: list[_Failure] = field(default_factory=list)
 
 
-def _extract_shard(
-    job: Job,
-    encoder: WhisperEncoder,
-    shard: int,
-    decoded: Iterator[_Decoded],
-    writer_thread: ThreadPoolExecutor,
-    stats: Stats,
-    progress: Progress | None,
-) -> None:
-    seconds = dict.fromkeys(stats.seconds, 0.0)
-    in_flight: deque[Future[None]] = deque()
-    batches: Batches[_Window] = Batches(job.batch_size)
-    pending: deque[_Pending] = deque()  # appended here, consumed by the writer, both in plan order
-    with ShardWriter(job.spec, shard, job.ids(shard)) as writer:
+class _Shard:
+    """A shard in the making. All but `_write` runs in the thread that encodes."""
 
-        def flush(windows: list[_Window]) -> None:
-            batch = _encode(encoder, windows, job, seconds)
-            in_flight.append(writer_thread.submit(_write, writer, batch, pending, seconds))
-            while len(in_flight) > _BATCHES_IN_FLIGHT:
-                in_flight.popleft().result()  # hands on what the writer raised
-            if progress:
-                so_far = {stage: stats.seconds[stage] + value for stage, value in seconds.items()}
-                progress(replace(stats, seconds=so_far))
+    def __init__(
+        self,
+        job: Job,
+        encoder: WhisperEncoder,
+        writer: ShardWriter,
+        writer_thread: ThreadPoolExecutor,
+        stats: Stats,
+        progress: Progress | None,
+    ) -> None:
+        self._job, self._encoder, self._writer = job, encoder, writer
+        self._encode = BatchEncoder(encoder, job.layers, job.window, job.batch_size)
+        self._writer_thread, self._stats, self._progress = writer_thread, stats, progress
+        self._seconds = dict.fromkeys(stats.seconds, 0.0)
+        self._batches: Batches[OwnedWindow] = Batches(job.batch_size)
+        self._in_flight: deque[Future[_Written]] = deque()
+        self._pending: deque[Pending] = deque()  # appended here, consumed by the writer, in order
 
+    def make(self, shard: int, decoded: Iterator[Decoded]) -> None:
+        """Take the shard's utterances from `decoded`, write and commit them."""
+        content, stamps = list[tuple[Utterance, str]](), list[tuple[Utterance, str]]()
         try:
-            for _ in job.plan[shard]:
+            for _ in self._job.plan[shard]:
                 item = next(decoded)
-                seconds["decode"] += item.seconds
-                if item.failure:
-                    writer.fail(item.utterance.id, item.failure)
-                    _count_failure(job, item, stats)
-                    continue
-                chunks = split_windows(item.wave)
-                owner = _Pending(_meta(job, item), len(chunks))
-                pending.append(owner)
-                for i, chunk in enumerate(chunks):
-                    length = job.window.length(frame_count(len(chunk)))
-                    if full := batches.add(length, _Window(chunk, owner, i)):
-                        flush(full)
-                stats.utterances += 1
-                stats.audio_seconds += len(item.wave) / SAMPLE_RATE
-            for left in batches.rest():
-                flush(left)
+                content.append((item.utterance, item.file.sha256))
+                stamps.append((item.utterance, item.file.stamp))
+                self._take(item)
+                del item  # its samples must not wait for those of the next
+            for left in self._batches.rest():
+                self._flush(left)
+            while self._in_flight:
+                self._settle()
         finally:  # the writer must be idle before its file is closed
-            results = [future.exception() for future in in_flight]
-        for error in results:
-            if error is not None:
-                raise error
-        sidecar = writer.commit(_environment(job, encoder), seconds)
-    stats.shards += 1
-    stats.bytes += sidecar["bytes"]
-    for stage, value in seconds.items():
-        stats.seconds[stage] += value
-    if progress:
-        progress(stats)
+            for future in self._in_flight:
+                future.cancel()
+            wait(self._in_flight)
+        where = {**environment(self._job, self._encoder), "stamp": inputs_hash(stamps)}
+        sidecar = self._writer.commit(inputs_hash(content), where, self._seconds)
+        self._stats.shards += 1
+        self._stats.bytes += sidecar["bytes"]
+        for stage, value in self._seconds.items():
+            self._stats.seconds[stage] += value
+        if self._progress:
+            self._progress(self._stats)
+
+    def _take(self, item: Decoded) -> None:
+        self._seconds["decode"] += item.seconds
+        if item.problem:
+            failure = _Failure(item.utterance.id, item.problem, item.reason)
+            self._writer.fail(failure.id, failure.reason, failure.problem)
+            self._count([failure])
+            return
+        chunks = split_windows(item.wave)
+        owner = Pending(_meta(self._job, item), len(chunks))
+        self._pending.append(owner)
+        for place, chunk in enumerate(chunks):
+            # A window that waits for others of its length must not hold on to an hour of samples.
+            wave = chunk.copy() if len(chunks) > 1 else chunk
+            length = self._job.window.length(frame_count(len(wave)))
+            if full := self._batches.add(length, OwnedWindow(wave, owner, place)):
+                self._flush(full)
+
+    def _flush(self, windows: list[OwnedWindow]) -> None:
+        encoded = self._encode(windows, self._seconds)
+        self._in_flight.append(self._writer_thread.submit(self._write, encoded))
+        while len(self._in_flight) > _BATCHES_IN_FLIGHT:
+            self._settle()
+        if self._progress:
+            before = self._stats.seconds
+            seconds = {stage: before[stage] + value for stage, value in self._seconds.items()}
+            self._progress(replace(self._stats, seconds=seconds))
+
+    def _settle(self) -> None:
+        """Count what the oldest batch in flight became; hands on what the writer raised."""
+        written = self._in_flight[0].result()
+        self._in_flight.popleft()
+        self._stats.utterances += written.utterances
+        self._stats.audio_seconds += written.samples / SAMPLE_RATE
+        self._count(written.failures)
+
+    def _count(self, failures: list[_Failure]) -> None:
+        for failure in failures:
+            self._stats.failures += 1
+            if self._stats.failures > self._job.max_failures:
+                raise OmniError(
+                    f"more than {self._job.max_failures} utterances failed, the last: {failure.reason}",
+                    failure.id,
+                    "mend the corpus, or raise --max-failures",
+                )
+
+    def _write(self, encoded: Encoded) -> _Written:
+        """Runs in the writer's thread: hand finished utterances to the shard."""
+        for window, reason in encoded.failed:
+            window.owner.give_up(reason)
+        batch = encoded.batch
+        if batch is not None:
+            batch.ready(self._seconds)
+        start, written = time.perf_counter(), _Written()
+        if batch is not None:
+            pieces = batch.features.split(batch.counts, dim=-2)
+            for piece, window in zip(pieces, batch.windows, strict=True):
+                window.owner.take(window.place, self._as_stored(piece.numpy()))
+        while self._pending and self._pending[0].windows_left == 0:
+            self._finish(self._pending.popleft(), written)
+        self._seconds["write"] += time.perf_counter() - start
+        return written
+
+    def _finish(self, done: Pending, written: _Written) -> None:
+        """An utterance all of whose windows came back: into the shard, or among its failures."""
+        utterance_id = done.meta["id"]
+        if not done.problem:
+            pieces = [done.pieces.pop(place) for place in sorted(done.pieces)]
+            features = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-2)
+            del pieces  # hours of them, once more
+            try:
+                self._writer.add(done.meta, features)
+            except UnfitError as error:
+                done.problem, done.reason = error.problem, error.what
+        if done.problem:
+            self._writer.fail(utterance_id, done.reason, done.problem)
+            written.failures.append(_Failure(utterance_id, done.problem, done.reason))
+        else:
+            written.utterances += 1
+            written.samples += done.meta["n_samples"]
+
+    def _as_stored(self, piece: np.ndarray) -> np.ndarray:
+        """Half the memory while an hour's other windows are awaited; int8 needs all of them first."""
+        if self._job.spec.dtype != "float16":
+            return piece
+        with np.errstate(over="ignore"):  # what is not finite is found when it is written
+            return piece.astype(np.float16, copy=False)
 
 
-def _decode_ahead(job: Job, shards: list[int], pool: ThreadPoolExecutor) -> Iterator[_Decoded]:
-    """Decoded utterances of the shards in plan order, a bounded number of them in advance."""
-    ahead = job.batch_size + 4 * job.decode_workers
-    order = (job.manifest.utterances[i] for shard in shards for i in job.plan[shard])
-    waiting: deque[Future[_Decoded]] = deque()
-    for utterance in order:
-        waiting.append(pool.submit(_decode, utterance, job.manifest.audio_path(utterance)))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _decode(utterance: Utterance, path: Path) -> _Decoded:
-    start = time.perf_counter()
-    wave, digest, failure = np.empty(0, np.float32), "", utterance.note
-    try:
-        if utterance.is_complete:
-            wave = load_piece(path, utterance.start, utterance.length)
-            digest = hashlib.sha256(wave.astype("<f4", copy=False).data).hexdigest()
-            failure = ""
-    except OmniError as error:
-        failure = f"{error.what}: {error.mend}" if error.mend else error.what
-    return _Decoded(utterance, wave, digest, failure, time.perf_counter() - start)
-
-
-def _count_failure(job: Job, item: _Decoded, stats: Stats) -> None:
-    stats.failures += 1
-    if stats.failures > job.max_failures:
-        raise OmniError(
-            f"more than {job.max_failures} utterances failed, the last: {item.failure}",
-            item.utterance.id,
-            "look at failures.jsonl and the corpus, or raise --max-failures",
-        )
-
-
-def _meta(job: Job, item: _Decoded) -> dict[str, Any]:
+def _meta(job: Job, item: Decoded) -> dict[str, Any]:
     u, n = item.utterance, len(item.wave)
     return {
         "id": u.id,
@@ -275,82 +332,4 @@ def _meta(job: Job, item: _Decoded) -> dict[str, Any]:
         "n_frames": frame_count(n),
         "n_chunks": chunk_count(n),
         "sha256": item.sha256,
-    }
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Encoded windows: features ([L,] sum of counts, d) on the host once `ready` has happened."""
-
-    features: torch.Tensor
-    counts: list[int]
-    owners: list[tuple[_Pending, int]]  # whose each window is, and its place there
-    marks: list[torch.cuda.Event]  # on a GPU: before mel, after mel, after encoding, after the copy
-
-
-def _encode(
-    encoder: WhisperEncoder, windows: list[_Window], job: Job, seconds: dict[str, float]
-) -> _Batch:
-    """Launch a batch; on a GPU nothing here waits for it."""
-    waves = [window.wave for window in windows]
-    owners = [(window.owner, window.place) for window in windows]
-    if encoder.device.type != "cuda":
-        start = time.perf_counter()
-        mel, counts = encoder.mel(waves, window=job.window)
-        middle = time.perf_counter()
-        features = encoder.encode_mel(mel, counts, job.layers, job.window)
-        seconds["mel"] += middle - start
-        seconds["encode"] += time.perf_counter() - middle
-        return _Batch(features, counts, owners, [])
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
-    marks[0].record()
-    # One shape for all batches of a length.
-    mel, counts = encoder.mel(waves, pad_to=job.batch_size, window=job.window)
-    marks[1].record()
-    features = encoder.encode_mel(mel, counts, job.layers, job.window)
-    marks[2].record()
-    host = torch.empty(features.shape, dtype=torch.float16, pin_memory=True)
-    host.copy_(features, non_blocking=True)
-    marks[3].record()
-    return _Batch(host, counts, owners, marks)
-
-
-def _write(
-    writer: ShardWriter, batch: _Batch, pending: deque[_Pending], seconds: dict[str, float]
-) -> None:
-    """Runs in the writer's thread: hand finished utterances to the shard."""
-    if batch.marks:
-        batch.marks[-1].synchronize()
-        seconds["mel"] += batch.marks[0].elapsed_time(batch.marks[1]) / 1000
-        seconds["encode"] += batch.marks[1].elapsed_time(batch.marks[2]) / 1000
-    start = time.perf_counter()
-    pieces = batch.features.split(batch.counts, dim=-2)
-    for piece, (owner, place) in zip(pieces, batch.owners, strict=True):
-        owner.pieces[place] = piece.numpy()
-        owner.windows_left -= 1
-    while pending and pending[0].windows_left == 0:
-        done = pending.popleft()
-        in_order = [done.pieces[place] for place in sorted(done.pieces)]
-        writer.add(done.meta, np.concatenate(in_order, axis=-2))
-    seconds["write"] += time.perf_counter() - start
-
-
-def _environment(job: Job, encoder: WhisperEncoder) -> dict[str, Any]:
-    """What the bytes may depend on besides the fingerprint."""
-    import transformers
-
-    device = encoder.device
-    return {
-        "encoder": encoder.name,
-        "source": encoder.source,
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.machine(),
-        "compute": str(encoder.dtype).removeprefix("torch."),
-        "batch_size": job.batch_size,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "numpy": np.__version__,
     }

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from extract.engines import Rank, missing_shards, run
+from extract.engines import Rank, run
+from extract.lengths import expected_seconds
 from extract.pipeline import Job, Stats, feature_config
-from extract.plan import make_plan
+from extract.plan import make_plan, shards_of_rank
 from extract.progress import ProgressLine, stage_shares
+from extract.resume import missing_shards
 from omni.audio import SAMPLE_RATE
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest
@@ -43,6 +45,7 @@ class Settings:
     dtype: StoredDtype = "float16"
     ray_workers: int = 0  # actors of a Ray cluster; 0: this process
     window: Window = EXACT
+    allow_mixed: bool = False  # go on on another kind of device or in another precision
 
 
 @dataclass(frozen=True)
@@ -81,19 +84,20 @@ def extract_split(
         clear_split(job.spec.folder)
     if settings.repair:
         drop_faulty(job, rank)
-    missing = missing_shards(job, rank)
-    kept = len(range(rank.rank, len(job.plan), rank.world_size)) - len(missing)
-    utterances = [manifest.utterances[i] for shard in missing for i in job.plan[shard]]
-    require_disk(job, missing, encoder.d_model)
-    audio = sum(u.seconds for u in utterances)
-    with ProgressLine(manifest.split, len(utterances), audio) as progress:
-        stats = run(job, encoder, rank, missing, progress, settings.ray_workers)
+    mine = shards_of_rank(len(job.plan), rank.rank, rank.world_size)
+    missing = missing_shards(job, mine, look_closely=settings.repair)
+    if missing.stale:
+        print(missing.told(manifest.split))
+    require_disk(job, missing.shards, encoder.d_model)
+    seconds = [expected_seconds(*row) for shard in missing.shards for row in job.rows(shard)]
+    with ProgressLine(manifest.split, len(seconds), sum(seconds)) as progress:
+        stats = run(job, encoder, missing, progress, settings.ray_workers, settings.allow_mixed)
     index = write_index(job.spec, len(job.plan))
     return Outcome(
         split=manifest.split,
         folder=job.spec.folder,
         shards=len(job.plan),
-        kept=kept,
+        kept=len(mine) - len(missing.shards),
         stats=stats,
         utterances=index["n"] if index else stats.utterances,
         failures=index["n_failures"] if index else stats.failures,
@@ -146,13 +150,13 @@ def drop_faulty(job: Job, rank: Rank) -> None:
 
 
 def bytes_needed(job: Job, shards: Sequence[int], d_model: int) -> int:
-    """Size of shards before they are made, from the manifest's lengths; a little too large."""
+    """Size of shards before they are made, from the expected lengths; a little too large."""
     n_layers = 1 if job.layers == "last" else len(job.layers)
     per_frame = n_layers * d_model * (1 if job.spec.dtype == "int8" else 2)
     total = 0
     for shard in shards:
-        for i in job.plan[shard]:
-            n_frames = frame_count(round(job.manifest.utterances[i].seconds * SAMPLE_RATE))
+        for row in job.rows(shard):
+            n_frames = frame_count(round(expected_seconds(*row) * SAMPLE_RATE))
             total += n_frames * per_frame + ROW_OVERHEAD_BYTES
     return total
 

@@ -135,10 +135,10 @@ def temporary_path(folder: Path, name: str) -> Path:
     return folder / f".{name}.{socket.gethostname()}-{os.getpid()}.tmp"
 
 
-def clear_stale(folder: Path, name: str) -> None:
-    """Remove the temporary files of `name` whose process, on this host, is no more."""
-    host = socket.gethostname()
-    for path in folder.glob(f".{glob.escape(name)}.{glob.escape(host)}-*.tmp"):
+def clear_stale(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files of `name` (None: of all) whose process, on this host, is no more."""
+    pattern = "*" if name is None else glob.escape(name)
+    for path in folder.glob(f".{pattern}.{glob.escape(socket.gethostname())}-*.tmp"):
         pid = path.name.removesuffix(".tmp").rpartition("-")[2]
         if pid.isdecimal() and not _alive(int(pid)):
             path.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 MANIFEST_SCHEMA = 2
+_LONGEST_SECONDS = 30 * 24 * 3600.0  # a header that promises more than a month is a broken one
 ROLES = ("train", "eval", "smoke")
 _EVAL_WORDS = {
     *("dev", "devel", "development", "test", "testing", "tst", "val", "valid", "validation"),
@@ -73,8 +74,9 @@ class Utterance:
 
     @property
     def seconds(self) -> float:
-        """Length that the header promises."""
-        return self.n_samples / self.sample_rate if self.sample_rate else 0.0
+        """Length that the header promises; 0 where it promises nothing, or what nobody records."""
+        seconds = self.n_samples / self.sample_rate if self.sample_rate > 0 else 0.0
+        return seconds if 0 < seconds < _LONGEST_SECONDS else 0.0
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class Failure(TypedDict):
     """An utterance that could not be extracted."""
 
     id: str
+    kind: NotRequired[str]  # a `manifest.Problem`
     reason: str
 
 

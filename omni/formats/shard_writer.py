@@ -5,11 +5,12 @@ likewise, commits it: a tar without a sidecar does not exist. The index comes la
 of the plan is there. Must not know how features are made.
 """
 
+import glob
 import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +20,11 @@ import numpy as np
 
 from omni.errors import OmniError
 from omni.formats.files import safe_name, temporary_path, write_whole
+from omni.formats.manifest import Problem
 from omni.formats.records import (
     INDEX_NAME,
     SHARD_SCHEMA,
+    Sidecar,
     StoredDtype,
     fingerprint,
     read_sidecar,
@@ -49,22 +52,28 @@ class SplitSpec:
         return self.config["dtype"]
 
 
+class UnfitError(OmniError):
+    """An utterance that can't be stored, for what it is itself; the shard goes on without it."""
+
+    def __init__(self, problem: Problem, what: str, where: str) -> None:
+        self.problem = problem
+        super().__init__(what, where)
+
+
 class ShardWriter:
     """One shard; a context manager that leaves no trace unless `commit` was reached."""
 
-    def __init__(self, spec: SplitSpec, shard: int, planned_ids: Sequence[str]) -> None:
+    def __init__(self, spec: SplitSpec, shard: int) -> None:
         import webdataset
 
         self._spec, self._shard = spec, shard
         self.name = shard_name(spec.split, shard)
         self.path = spec.folder / f"{self.name}.tar"
-        self._plan = plan_hash(planned_ids)
         self._metas: list[dict[str, Any]] = []
         self._crcs: list[int] = []
         self._failures: list[dict[str, str]] = []
         spec.folder.mkdir(parents=True, exist_ok=True)
-        for stale in spec.folder.glob(f".{self.name}.*.tmp"):
-            stale.unlink(missing_ok=True)
+        clear_shard(spec, shard)
         # Unique: a lost worker that is still alive can't write into its successor's file.
         self._temporary = temporary_path(spec.folder, self.name)
         self._file = self._temporary.open("wb")
@@ -93,24 +102,32 @@ class ShardWriter:
             features: floating ([L,] T, d), finite.
 
         Raises:
-            OmniError: features that are not finite, or whose T is not the meta's `n_frames`.
+            UnfitError: features that are not finite, a text that is none; nothing was written.
+            OmniError: features whose T is not the meta's `n_frames`.
         """
         if features.shape[-2] != meta["n_frames"]:
             raise OmniError(f"{features.shape[-2]} frames for {meta['n_frames']}", meta["id"])
         members = encode_features(features, self._spec.dtype, meta["id"])
-        members["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
+        try:
+            members["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            what = "its text can't be written as UTF-8"
+            raise UnfitError(Problem.NOT_STORED, what, ascii(meta["id"])) from error
         self._tar.write({"__key__": escape_key(meta["id"]), **members})
         self._metas.append(meta)
         self._crcs.append(sample_crc(members))
 
-    def fail(self, utterance_id: str, reason: str) -> None:
+    def fail(self, utterance_id: str, reason: str, kind: Problem) -> None:
         """Record an utterance that can't be extracted."""
-        self._failures.append({"id": utterance_id, "reason": reason})
+        self._failures.append({"id": utterance_id, "kind": kind.value, "reason": reason})
 
-    def commit(self, environment: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    def commit(
+        self, plan: str, environment: dict[str, Any], seconds: dict[str, float]
+    ) -> dict[str, Any]:
         """Sync, rename, write the sidecar; returns the sidecar.
 
         Args:
+            plan: hash of all that the shard is made from, what failed included.
             environment: versions, device, batch, threads: what the bytes may depend on besides.
             seconds: wall time of the stages.
         """
@@ -130,7 +147,7 @@ class ShardWriter:
             "fingerprint": fingerprint(self._spec.config),
             "config": self._spec.config,
             "shard_size": self._spec.shard_size,
-            "plan": self._plan,
+            "plan": plan,
             "n_samples": sum(meta["n_samples"] for meta in self._metas),
             "n_frames": [meta["n_frames"] for meta in self._metas],
             "n_text": [len(meta["text_norm"]) for meta in self._metas],
@@ -152,36 +169,38 @@ def encode_features(features: np.ndarray, dtype: StoredDtype, where: str = "") -
     Whisper has a few massive channels (16 against a median of 3.5), which forbid one scale for all.
 
     Raises:
-        OmniError: features that are not finite, or overflow float16.
+        UnfitError: features that are not finite, or overflow float16.
     """
     if dtype == "int8":
         values = features.astype(np.float32)
         scale = np.abs(values).max(axis=-2, keepdims=values.ndim == 3) / 127  # (d,) or (L, 1, d)
         scale = np.where(scale == 0, 1, scale).astype(np.float32)
-        stored = np.rint(values / scale)
+        with np.errstate(invalid="ignore"):  # found just below
+            stored = np.rint(values / scale)
     else:
         with np.errstate(over="ignore"):  # found just below
             stored = features.astype(np.float16)
     if not np.isfinite(stored).all():
-        raise OmniError("features are not finite", where)
+        what = f"features are not finite, or too large for {dtype}"
+        raise UnfitError(Problem.NOT_FINITE, what, where)
     if dtype == "int8":
         return {"npy": _npy(stored.astype(np.int8)), "scale.npy": _npy(scale)}
     return {"npy": _npy(stored)}
 
 
-def is_committed(spec: SplitSpec, shard: int, planned_ids: Sequence[str]) -> bool:
-    """True if the shard is there, whole, of this configuration and these utterances.
+def committed(spec: SplitSpec, shard: int) -> Sidecar | None:
+    """The sidecar of a shard that is there, whole and of this configuration; else None.
 
     Raises:
         OmniError: it was made with another configuration; the difference is spelled out.
     """
     path = spec.folder / f"{shard_name(spec.split, shard)}.tar"
     if not path.with_suffix(".json").is_file() or not path.is_file():
-        return False
+        return None
     try:
         sidecar = read_sidecar(path)
     except OmniError:
-        return False  # an unreadable sidecar commits nothing: the shard is written anew
+        return None  # an unreadable sidecar commits nothing: the shard is written anew
     if sidecar["fingerprint"] != fingerprint(spec.config):
         raise OmniError(
             f"the shards there were made otherwise: {_difference(sidecar['config'], spec.config)}",
@@ -194,7 +213,16 @@ def is_committed(spec: SplitSpec, shard: int, planned_ids: Sequence[str]) -> boo
             str(spec.folder),
             f"give --shard-size {sidecar['shard_size']}, or --overwrite to replace them",
         )
-    return sidecar["plan"] == plan_hash(planned_ids) and sidecar["bytes"] == path.stat().st_size
+    return sidecar if sidecar["bytes"] == path.stat().st_size else None
+
+
+def committed_anywhere(spec: SplitSpec) -> Iterator[tuple[int, Sidecar]]:
+    """(shard, sidecar) of every shard of the split that any rank has committed."""
+    for path in sorted(spec.folder.glob(f"{glob.escape(spec.split)}-[0-9]*.json")):
+        number = path.stem.removeprefix(f"{spec.split}-")
+        sidecar = committed(spec, int(number)) if number.isdecimal() else None
+        if sidecar is not None:
+            yield int(number), sidecar
 
 
 def write_index(spec: SplitSpec, n_shards: int) -> dict[str, Any] | None:
@@ -239,8 +267,9 @@ def write_index(spec: SplitSpec, n_shards: int) -> dict[str, Any] | None:
     return index
 
 
-def open_for_writing(spec: SplitSpec, n_shards: int) -> None:
-    """Take the index away while shards change.
+def open_for_writing(spec: SplitSpec, n_shards: int, stale: Iterable[int] = ()) -> None:
+    """Take the index away while shards change, and the commit marks of those to be replaced: no rank
+    that ends before them may index what they were.
 
     Raises:
         OmniError: the folder holds more shards than the plan; they would be neither kept nor told.
@@ -253,6 +282,15 @@ def open_for_writing(spec: SplitSpec, n_shards: int) -> None:
             "a smaller --limit or another corpus: choose another --out, or --overwrite",
         )
     (spec.folder / INDEX_NAME).unlink(missing_ok=True)
+    for shard in stale:
+        (spec.folder / f"{shard_name(spec.split, shard)}.json").unlink(missing_ok=True)
+
+
+def clear_shard(spec: SplitSpec, shard: int) -> None:
+    """Remove what was half written of a shard, by whichever process: it has none but one writer."""
+    name = glob.escape(shard_name(spec.split, shard))
+    for stale in spec.folder.glob(f".{name}.*.tmp"):
+        stale.unlink(missing_ok=True)
 
 
 def clear_split(folder: Path) -> None:
@@ -260,11 +298,6 @@ def clear_split(folder: Path) -> None:
     for pattern in (INDEX_NAME, "*-[0-9]*.json", "*-[0-9]*.tar", ".*.tmp", FAILURES_NAME):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
-
-
-def plan_hash(planned_ids: Sequence[str]) -> str:
-    """Which utterances a shard was planned to hold, whether or not they could be extracted."""
-    return hashlib.sha256("\n".join(planned_ids).encode()).hexdigest()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

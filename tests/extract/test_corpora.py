@@ -156,7 +156,7 @@ def test_a_file_that_vanishes_after_the_manifest_is_a_recorded_failure(
     args = ["--manifest", str(out / "m" / "talks.parquet"), "--encoder", str(encoder_folder)]
     assert main([*args, "--out", str(out), "--device", "cpu"]) == 3
     failure = json.loads((out / "talks" / "failures.jsonl").read_text())
-    assert failure == {"id": "b", "reason": "no such audio file"}
+    assert failure == {"id": "b", "kind": "unreadable", "reason": "no such audio file"}
     assert open_split(out / "talks").n == 2
 
 

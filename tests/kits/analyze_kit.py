@@ -89,10 +89,10 @@ def write_split(
 ) -> Path:
     """A finished split of one shard."""
     spec = SplitSpec(root / split, split, role, config, 512)
-    with ShardWriter(spec, 0, [s.meta["id"] for s in samples]) as writer:
+    with ShardWriter(spec, 0) as writer:
         for sample in samples:
             writer.add(sample.meta, sample.features)
-        writer.commit({}, {})
+        writer.commit("", {}, {})
     write_index(spec, 1)
     return root / split
 

@@ -81,10 +81,10 @@ def write_split(
     cuts = range(0, len(samples), shard_size)
     for shard, begin in enumerate(cuts):
         part = samples[begin : begin + shard_size]
-        with ShardWriter(spec, shard, [s.meta["id"] for s in part]) as writer:
+        with ShardWriter(spec, shard) as writer:
             for sample in part:
                 writer.add({**sample.meta, "split": name}, sample.features)
-            writer.commit({}, {})
+            writer.commit("", {}, {})
     write_index(spec, len(cuts))
     return open_split(spec.folder)
 

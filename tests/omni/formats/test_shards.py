@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omni.errors import OmniError
+from omni.formats.manifest import Problem
 from omni.formats.shard_verify import verify_split
 from omni.formats.shard_writer import (
     ShardWriter,
     SplitSpec,
     clear_split,
+    committed,
     encode_features,
-    is_committed,
     open_for_writing,
     write_index,
 )
@@ -56,13 +57,12 @@ def write_split(root: Path, shards: int = 2, n: int = 3, **config) -> SplitSpec:
     spec = spec_of(root, **config)
     rng = np.random.default_rng(0)
     for shard in range(shards):
-        ids = planned(shard, n)
-        with ShardWriter(spec, shard, ids) as writer:
+        with ShardWriter(spec, shard) as writer:
             for i in range(n):
                 T = 4 + i
                 writer.add(meta(shard * n + i, T), rng.standard_normal((T, 8)).astype(np.float32))
-            writer.fail("1-2-9999", "audio is empty")
-            writer.commit({"torch": "x"}, {"decode": 1.0})
+            writer.fail("1-2-9999", "audio is empty", Problem.UNREADABLE)
+            writer.commit("plan", {"torch": "x"}, {"decode": 1.0})
     write_index(spec, shards)
     return spec
 
@@ -87,7 +87,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (samples[0].features == rng.standard_normal((4, 8)).astype(np.float16)).all()
     assert [s.split for s in find_splits(tmp_path)] == ["train-x"]
     failures = (spec.folder / "failures.jsonl").read_text().splitlines()
-    assert json.loads(failures[0]) == {"id": "1-2-9999", "reason": "audio is empty"}
+    assert json.loads(failures[0]) == {
+        "id": "1-2-9999",
+        "kind": "unreadable",
+        "reason": "audio is empty",
+    }
 
 
 def test_the_same_bytes_each_time(tmp_path: Path) -> None:
@@ -103,9 +107,9 @@ def test_int8_keeps_a_scale_for_each_channel(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, dtype="int8", layers=[1, 2])
     values = np.random.default_rng(3).standard_normal((2, 5, 8)).astype(np.float32)
     values[..., 3] *= 100  # a massive channel must not cost the others their precision
-    with ShardWriter(spec, 0, ["1-2-0000"]) as writer:
+    with ShardWriter(spec, 0) as writer:
         writer.add(meta(0, 5), values)
-        writer.commit({}, {})
+        writer.commit("plan", {}, {})
     back = next(read_shard(spec.folder / "train-x-000000.tar")).features.astype(np.float32)
     assert back.shape == (2, 5, 8)
     scale = np.abs(values).max(axis=1, keepdims=True) / 127
@@ -141,9 +145,9 @@ def test_keys_have_no_dot_and_no_slash_and_are_unique(text: str) -> None:
 def test_an_id_longer_than_ustar_allows(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     long = {**meta(0, 4), "id": "x/" * 90}
-    with ShardWriter(spec, 0, [long["id"]]) as writer:
+    with ShardWriter(spec, 0) as writer:
         writer.add(long, np.zeros((4, 8), np.float32))
-        writer.commit({}, {})
+        writer.commit("plan", {}, {})
     assert next(read_shard(spec.folder / "train-x-000000.tar")).meta["id"] == long["id"]
 
 
@@ -260,13 +264,14 @@ def test_features_that_are_not_finite_are_never_stored(value: float) -> None:
 
 def test_a_committed_shard_is_kept_and_another_configuration_refused(tmp_path: Path) -> None:
     spec = write_split(tmp_path)
-    assert is_committed(spec, 0, planned(0))
-    assert not is_committed(spec, 0, planned(1))
-    assert not is_committed(spec, 2, planned(2))
+    sidecar = committed(spec, 0)
+    assert sidecar is not None
+    assert sidecar["plan"] == "plan"
+    assert committed(spec, 2) is None
     with pytest.raises(OmniError, match="layers last there, \\[3\\] now"):
-        is_committed(spec_of(tmp_path, layers=[3]), 0, planned(0))
+        committed(spec_of(tmp_path, layers=[3]), 0)
     first_tar(spec).write_bytes(b"short")
-    assert not is_committed(spec, 0, planned(0))
+    assert committed(spec, 0) is None
 
 
 def test_more_shards_than_planned_are_refused_and_clearing_takes_all(tmp_path: Path) -> None:
@@ -280,7 +285,7 @@ def test_more_shards_than_planned_are_refused_and_clearing_takes_all(tmp_path: P
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
-    with pytest.raises(OmniError, match="not finite"), ShardWriter(spec, 0, ["a"]) as writer:
+    with pytest.raises(OmniError, match="not finite"), ShardWriter(spec, 0) as writer:
         writer.add(meta(0, 1), np.full((1, 4), np.nan))
     assert list(spec.folder.iterdir()) == []
 
@@ -291,7 +296,7 @@ def test_a_writer_that_gives_up_says_no_more(
     complaints: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     spec = spec_of(tmp_path)
-    writer = ShardWriter(spec, 0, ["a"])
+    writer = ShardWriter(spec, 0)
     with writer:  # never committed, and a part of the tar still buffered
         writer.add(meta(0, 1), np.zeros((1, 4), np.float32))
     del writer
@@ -304,10 +309,10 @@ def test_a_writer_that_gives_up_says_no_more(
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
 def test_any_lengths_come_back(tmp_path_factory, lengths: list[int]) -> None:
     spec = spec_of(tmp_path_factory.mktemp("any"))
-    with ShardWriter(spec, 0, planned(0)) as writer:
+    with ShardWriter(spec, 0) as writer:
         for i, T in enumerate(lengths):
             writer.add(meta(i, T), np.full((T, 4), i, np.float32))
-        writer.commit({}, {})
+        writer.commit("plan", {}, {})
     samples = list(read_shard(first_tar(spec)))
     assert [s.features.shape[0] for s in samples] == lengths
     assert all((s.features == i).all() for i, s in enumerate(samples))
