@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,9 @@ from omni.encoder import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     from omni.evaluation.figures import Judged
+    from omni.formats.shards import Sample
+    from omni.formats.splits import SplitIndex
+    from omni.runs import Run
     from omni.whisper.decoder import WhisperDecoder
 
 DESCRIPTION = """\
@@ -104,32 +107,18 @@ def command(args: argparse.Namespace) -> int:
     from omni.bridge.prompt import Template
     from omni.device import pick_device
     from omni.encoder import frames_per_second
-    from omni.errors import OmniError
     from omni.evaluation.cascade import add_cascade
     from omni.evaluation.evaluate import evaluate
     from omni.evaluation.figures import Judged
     from omni.evaluation.verdict import cascade_verdict, selection_note, verdict
     from omni.formats.files import atomic
-    from omni.formats.splits import find_splits, read_ids, read_split
     from omni.nanochat import load_checkpoint
     from omni.runs import load_run, newest_run
-    from train.data import HELD_OUT_NAME
 
     if args.json:
         require_file(args.json, "--json")
     trained = load_run(args.run) if args.run else newest_run(args.runs)
-    options = trained.config["train"]
-    roots = args.shards or [*options["shards"], *options["eval_shards"]]
-    found = [split for root in roots for split in find_splits(root)]
-    splits = [s for s in found if (s.split in args.split if args.split else s.role == "eval")]
-    sets = {split.split: partial(read_split, split, args.limit) for split in splits}
-    if trained.held_out and not (args.shards or args.split):
-        splits = found
-        sets[HELD_OUT_NAME] = partial(read_ids, found, trained.held_out, args.limit)
-    if not sets:
-        raise OmniError(
-            "no split to evaluate", ", ".join(args.split or roots), "extract one, or name one"
-        )
+    splits, sets = _sets(trained, args)
     for split in splits:
         trained.check_features(split.fingerprint, split.split)
     device = pick_device(args.device)
@@ -173,6 +162,35 @@ def command(args: argparse.Namespace) -> int:
         with atomic(args.json) as out:
             out.write((json.dumps(results, indent=1) + "\n").encode())
     return 0
+
+
+def _sets(
+    trained: "Run", args: argparse.Namespace
+) -> tuple[list["SplitIndex"], dict[str, Callable[[], list["Sample"]]]]:
+    """The splits that are asked for, and by name how to read what is judged.
+
+    Raises:
+        OmniError: there is none.
+    """
+    from omni.errors import OmniError
+    from omni.formats.splits import find_splits, read_ids, read_split
+    from train.data import HELD_OUT_NAME
+
+    options = trained.config["train"]
+    roots = args.shards or [*options["shards"], *options["eval_shards"]]
+    found = [split for root in roots for split in find_splits(root)]
+    splits = [s for s in found if (s.split in args.split if args.split else s.role == "eval")]
+    sets: dict[str, Callable[[], list[Sample]]] = {
+        split.split: partial(read_split, split, args.limit) for split in splits
+    }
+    if trained.held_out and not (args.shards or args.split):
+        splits = found
+        sets[HELD_OUT_NAME] = partial(read_ids, found, trained.held_out, args.limit)
+    if not sets:
+        raise OmniError(
+            "no split to evaluate", ", ".join(args.split or roots), "extract one, or name one"
+        )
+    return splits, sets
 
 
 def _load_decoder(

@@ -2,6 +2,7 @@
 
 NumPy's own reader allocates what a header claims and evaluates it as Python; this one takes the
 header that NumPy writes for a plain array, to the letter, and nothing else. No pickle is ever read.
+Must not know what an array holds.
 """
 
 import math
