@@ -6,6 +6,8 @@ be one that every node sees. Must not know how a shard is made.
 """
 
 import logging
+import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +15,11 @@ from typing import Any
 
 from extract.pipeline import Job, Stats, extract_shards
 from omni.errors import OmniError
+from omni.formats.shard_writer import clear_shard
 from omni.whisper.encoder import WhisperEncoder, load_encoder
 
 TRIES_A_SHARD = 4
+_SECONDS_TO_DIE = 10.0  # for an actor that was killed
 
 
 def run_ray(
@@ -54,11 +58,16 @@ def run_ray(
         actor.remote(_portable(encoder.name), encoder.device.type, encoder.hash, threads)
         for _ in range(min(workers, len(shards)))
     ]
+    running: dict[Any, Any] = {}  # reference of a task: its worker
     try:
-        return _work_off(ray, pool, shared, job, shards, progress)
+        return _work_off(ray, pool, shared, job, shards, progress, running)
     finally:
         for worker in pool:
             ray.kill(worker)
+        if running:  # killed in mid-shard: once they are gone, nobody writes there
+            ray.wait(list(running), num_returns=len(running), timeout=_SECONDS_TO_DIE)
+            for shard in shards:
+                clear_shard(job.spec, shard)
 
 
 def connect(address: str | None = None) -> Any:
@@ -72,12 +81,17 @@ def connect(address: str | None = None) -> Any:
     except ImportError:
         raise OmniError("Ray is not installed", "--engine ray", "pip install -e .[ray]") from None
     if not ray.is_initialized():
+        main_thread = threading.current_thread() is threading.main_thread()
+        ours = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise OmniError("the Ray cluster does not answer", str(address), str(error)) from error
+        finally:
+            if main_thread and ours is not None:  # Ray's own would end the process without a word
+                signal.signal(signal.SIGTERM, ours)
     return ray
 
 
@@ -93,10 +107,11 @@ def _work_off(
     job: Job,
     shards: list[int],
     progress: Callable[[Stats], None] | None,
+    running: dict[Any, Any],
 ) -> Stats:
-    """Give every idle actor the next shard until none is left."""
+    """Give every idle actor the next shard until none is left; `running` tells who works."""
     total, waiting = Stats(), list(reversed(shards))
-    running = {worker.make.remote(shared, waiting.pop()): worker for worker in pool}
+    running.update({worker.make.remote(shared, waiting.pop()): worker for worker in pool})
     while running:
         (done,), _ = ray.wait(list(running), num_returns=1)
         worker = running.pop(done)

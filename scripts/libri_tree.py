@@ -7,7 +7,7 @@
 Must not know what is said, nor which corpus it is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,3 +81,32 @@ def write_tables(clips: Iterable[Clip], root: Path) -> float:
         table.append(row)
     (root / "SPEAKERS.TXT").write_text("".join(table), encoding="utf-8")
     return sum(minutes.values()) / 60
+
+
+def remove_unlisted(clips: Collection[Clip], root: Path, splits: Iterable[str]) -> int:
+    """Take away clips and transcripts of another plan, so that a split holds what its list says.
+
+    Args:
+        clips: all that there is to be.
+        splits: those to look at, one without a clip among them; nothing else in `root` is touched.
+
+    Returns:
+        Number of clips removed.
+    """
+    audio = {root / clip.path for clip in clips}
+    texts = {
+        path.with_name(f"{path.parent.parent.name}-{path.parent.name}.trans.txt") for path in audio
+    }
+    removed = 0
+    for split in splits:
+        # The deepest first: a folder is empty once what it held is gone.
+        for path in sorted([*(root / split).rglob("*"), root / split], reverse=True):
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path.suffix == ".opus" and path not in audio:
+                path.unlink()
+                removed += 1
+            elif path.name.endswith(".trans.txt") and path not in texts:
+                path.unlink()
+    return removed

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from libri_tree import Clip, write_audio, write_tables
+from libri_tree import Clip, remove_unlisted, write_audio, write_tables
 from synthesis import Voice
 
 ROOT = Path(__file__).resolve().parent.parent / "manifests" / "demo" / "LibriSpeech"
@@ -93,6 +93,7 @@ def make(clips: Sequence[Clip], root: Path) -> None:
         if done % 50 == 0 or done == len(clips):
             print(f"{done}/{len(clips)} clips", flush=True)
     write_tables(clips, root)
+    remove_unlisted(clips, root, {clip.split for clip in clips})
 
 
 def main() -> int:

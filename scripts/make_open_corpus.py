@@ -9,7 +9,8 @@ spoken by twelve voices of flite and espeak-ng, laid out as LibriSpeech in three
     dev-open          other sentences, the same voices
     test-open-voice   other sentences again, flite's awb: a voice never trained on
 
-A killed run goes on where it was; more hours keep the clips of fewer. Must not know how a corpus is
+A killed run goes on where it was; more hours keep the clips of fewer, fewer hours remove the others'
+clips: the folder holds what its transcripts list. Must not know how a corpus is
 read or encoded.
 """
 
@@ -28,10 +29,11 @@ import torch
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from libri_tree import Clip, write_audio, write_tables
+from libri_tree import Clip, remove_unlisted, write_audio, write_tables
 from public_text import bible_verses, normalise, novel_paragraphs, sentences
 from synthesis import Voice
 
+SPLITS = ("train-open", "dev-open", "test-open-voice")
 SEED = 20_261_124
 SHORTEST, LONGEST = 4, 16  # words
 SECONDS_A_LETTER = 0.065  # measured over all voices; only turns --hours into a number of clips
@@ -79,6 +81,8 @@ def main() -> int:
         for _ in tqdm(made, total=len(missing), unit="clip", disable=not missing):
             pass
     hours = write_tables(clips, root)
+    if removed := remove_unlisted(clips, root, SPLITS):
+        print(f"{removed:,} clips of another plan removed")
     counts = Counter(clip.split for clip in clips)
     split_counts = ", ".join(f"{split} {n:,}" for split, n in counts.items())
     print(f"{hours:.2f} h in {root} ({split_counts}); {time.monotonic() - began:.0f} s")

@@ -4,13 +4,16 @@
 """
 
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from extract_kit import command, deterministic_bytes
 from kill_kit import died
-from places import KITS
+from places import KITS, ROOT
 from speech_kit import noise_tree, tiny_encoder
 
 from cli.extract import main
@@ -76,6 +79,28 @@ def test_ray_workers_fit_windows_as_one_process_does(cluster, tmp_path: Path) ->
         fitted["dev-clean-000000.tar"]
         != deterministic_bytes(exact / "dev-clean")["dev-clean-000000.tar"]
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_driver_that_is_told_to_end_leaves_whole_shards_and_nothing_else(tmp_path: Path) -> None:
+    corpus = noise_tree(tmp_path, 400, seconds=2.0)
+    args = command(corpus, tiny_encoder(tmp_path / "tiny"), tmp_path / "out", *RAY)
+    folder = tmp_path / "out" / "dev-clean"
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "cli.extract", *args],
+        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while driver.poll() is None and not any(folder.glob("*-0*.json")):
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGTERM)
+    error = driver.communicate()[1]
+    assert driver.returncode == 128 + signal.SIGTERM, error
+    assert "Traceback" not in error
+    there = [path.name for path in folder.iterdir()]
+    assert not [name for name in there if not name.startswith("dev-clean-")]
+    assert 0 < len([name for name in there if name.endswith(".json")]) < 100
 
 
 def test_ray_that_is_missing_is_told(monkeypatch) -> None:

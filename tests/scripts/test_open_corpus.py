@@ -1,5 +1,6 @@
 """The open-vocabulary corpus: splits that share no sentence, a plan that only grows, speakable text."""
 
+import shutil
 import sys
 from itertools import product
 from pathlib import Path
@@ -10,7 +11,7 @@ from places import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import make_open_corpus as corpus
-from libri_tree import write_audio, write_tables
+from libri_tree import remove_unlisted, write_audio, write_tables
 from public_text import NOVELS
 
 NAMES = ["".join(letters) for letters in product("abcdefghij", repeat=3)]
@@ -61,6 +62,34 @@ def test_clips_and_tables_are_written_as_librispeech(tmp_path: Path) -> None:
     transcript = tmp_path / clips[0].path.with_name("8101-8101300.trans.txt")
     assert transcript.read_text().splitlines() == [f"{c.id} {c.text.upper()}" for c in clips]
     assert "8101 | M | test-open-voice" in (tmp_path / "SPEAKERS.TXT").read_text()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((0.2, 6, 5), (0.05, 6, 5)), ((0.1, 9, 9), (0.1, 2, 3)), ((0.1, 4, 4), (0.0, 0, 1))],
+)
+def test_a_folder_made_again_holds_what_its_list_says(
+    tmp_path: Path, before: tuple[float, int, int], after: tuple[float, int, int]
+) -> None:
+    clip = ROOT / "manifests/demo/LibriSpeech/demo-heldout"
+    some = next(clip.rglob("*.opus"))
+    for hours, n_dev, n_test in (before, after):
+        clips = corpus.plan(LINES, hours, n_dev, n_test)
+        for one in clips:
+            (tmp_path / one.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(some, tmp_path / one.path)
+        (tmp_path / "train-open" / "notes.md").parent.mkdir(exist_ok=True)
+        (tmp_path / "train-open" / "notes.md").write_text("somebody's own")
+        write_tables(clips, tmp_path)
+        remove_unlisted(clips, tmp_path, corpus.SPLITS)
+    listed = {
+        line.split()[0]
+        for p in tmp_path.rglob("*.trans.txt")
+        for line in p.read_text().splitlines()
+    }
+    assert {p.stem for p in tmp_path.rglob("*.opus")} == listed == {one.id for one in clips}
+    assert (tmp_path / "train-open" / "notes.md").is_file()
+    assert all(any(p.iterdir()) for p in tmp_path.rglob("*") if p.is_dir())
 
 
 def _splits(clips: list[corpus.Clip]) -> set[str]:
