@@ -43,6 +43,12 @@ def check(case: dict[str, Any], lm: NanoChat) -> None:
     assert abs(F.cross_entropy(logits[:-1], ids[0, 1:]).item() - case["mean_ce"]) <= 1e-5
 
 
+def test_ten_upstream_commits_of_every_era_are_held_to() -> None:
+    cases = lines(OURS)
+    assert len({case["commit"] for case in cases}) == 10
+    assert {case["era"] for case in cases} == {"A", "B", "C", "C20", "D", "E"}
+
+
 @pytest.mark.skipif(not GOLDENS.exists(), reason="no reference data beside the checkout")
 @pytest.mark.parametrize("case", lines(GOLDENS), ids=lambda c: f"{c['era']}-{c['commit']}")
 def test_reference_commits(case: dict[str, Any]) -> None:
