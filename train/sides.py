@@ -80,10 +80,14 @@ def name_apart(splits: Sequence[SplitIndex]) -> dict[str, SplitIndex]:
 
 def role_here(split: SplitIndex) -> str:
     """What the split does here. Shards made when only dashed names were known as evaluation's hold
-    the role "train" under a name that says otherwise: nobody means to train on `test`."""
-    if split.role == "train" and role_of(split.split) == "eval":
-        return "eval"
-    return split.role
+    the role "train" under a name that says otherwise: nobody means to train on `test`. A name that
+    tells nothing leaves it at what extraction was told."""
+    if split.role != "train":
+        return split.role
+    try:
+        return "eval" if role_of(split.split) == "eval" else "train"
+    except OmniError:  # train_dev, validated: made with --role
+        return "train"
 
 
 def _check_folders(train: Sequence[SplitIndex], judges: Sequence[SplitIndex]) -> None:

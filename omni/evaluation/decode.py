@@ -5,14 +5,14 @@ know where features come from, nor what becomes of the text.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 
 from omni.bridge.projector import Projector, project
-from omni.bridge.prompt import Template, build_batch
+from omni.bridge.prompt import Template, build_batch, row_limit
 from omni.encoder import WHISPER_FRAMES_PER_SECOND, Bound, most_said
 from omni.nanochat.generate import generate
 from omni.nanochat.model import NanoChat
@@ -48,7 +48,8 @@ def decode(
     Args:
         features: (T, d) or (L, T, d) each.
         batch_size: utterances that are decoded together.
-        max_new: cap on new tokens of each; None: what can be said in its time (`most_said`).
+        max_new: cap on new tokens of each; None: what can be said in its time (`most_said`), as far
+            as the LM's rows reach.
         rate: frames a second.
     """
     # A new document is as much an end as the answer's own.
@@ -58,7 +59,11 @@ def decode(
         part = features[begin : begin + batch_size]
         soft = project(projector, part, lm.device)
         batch = build_batch(lm, tok, soft, [None] * len(part), template)
-        bounds = [most_said(x.shape[-2], rate) if max_new is None else Bound(max_new) for x in part]
+        room = [row_limit(lm) - n for n in batch.lengths.tolist()]
+        bounds = [
+            _within(most_said(x.shape[-2], rate), most) if max_new is None else Bound(max_new)
+            for x, most in zip(part, room, strict=True)
+        ]
         out += generate(
             lm, batch.rows, batch.ve_rows, batch.lengths, stops,
             [bound.tokens for bound in bounds],
@@ -66,6 +71,11 @@ def decode(
             partial(_more, tok, bounds),
         )  # fmt: skip
     return out
+
+
+def _within(bound: Bound, most: int) -> Bound:
+    """The bound, or `most` tokens: nobody speaks so fast all along, so that it seldom cuts."""
+    return bound if bound.tokens <= most else replace(bound, tokens=most)
 
 
 def _more(tok: Tokenizer, bounds: Sequence[Bound], row: int, ids: Sequence[int]) -> bool:

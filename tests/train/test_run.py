@@ -17,6 +17,7 @@ from training_kit import CONFIG, save_lm, speech, tiny_lm, write_split
 
 from omni import runs
 from omni.errors import OmniError
+from omni.formats.shards import Sample
 from train import loop
 from train.data import gather
 from train.loop import train
@@ -131,6 +132,27 @@ def test_wrong_pairs_teach_no_listening(parts: Path, tmp_path: Path) -> None:
     last = train(options(parts, **changes), tmp_path / "run")["dev-x"]
     assert abs(last["gap_shuffled"]) < 0.1
     assert last["wer"] > 0.9
+
+
+def test_what_is_judged_may_fill_a_row_and_is_decoded_as_far_as_it_goes(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of 640 positions: one judged utterance needs all but a few, another some too many."""
+    (long,) = speech(1, 1, 0, "bob")
+    judged = speech(3, 1, 1, "bob")
+    for name, n_frames in (("fits", 2400), ("too-long", 2600)):
+        features = long.features[:1].repeat(n_frames, 0)
+        meta = {**long.meta, "id": name, "text_norm": "red", "n_frames": n_frames}
+        judged.append(Sample(name, meta, features))
+    write_split(tmp_path / "shards", "dev-y", judged, role="eval")
+    save_lm(tmp_path / "lm", tiny_lm(sequence_len=64))
+    recipe = options(
+        parts, lm=str(tmp_path / "lm"), eval_shards=(str(tmp_path / "shards"),), steps=2,
+        decode_limit=9,
+    )  # fmt: skip
+    last = train(recipe, tmp_path / "run")["dev-y"]
+    assert (last["n"], last["n_decoded"]) == (4, 4)
+    assert "1 utterance too long for the LM (longest: too-long, 52.0 s" in capsys.readouterr().err
 
 
 class _KilledError(Exception):

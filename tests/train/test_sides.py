@@ -77,7 +77,9 @@ def test_two_evaluation_splits_of_one_name_are_both_kept(tmp_path: Path) -> None
     assert set(named) == {"de/x/dev", "en/x/dev"}
 
 
-@pytest.mark.parametrize("name", ["dev-clean", "test-other", "demo-heldout"])
+@pytest.mark.parametrize(
+    "name", ["dev-clean", "test-other", "demo-heldout", "test", "validation", "cv-test", "Dev_2"]
+)
 def test_shards_whose_name_says_evaluation_do_not_train(tmp_path: Path, name: str) -> None:
     """As written before such names were known: role "train" under them."""
     write_split(tmp_path, "train-x", speech(8))
@@ -88,6 +90,15 @@ def test_shards_whose_name_says_evaluation_do_not_train(tmp_path: Path, name: st
     (note,) = found.notes
     assert f"split {name}" in note
     assert "its name says evaluation" in note
+
+
+@pytest.mark.parametrize("name", ["train_dev", "validated", "librivox"])
+def test_a_name_that_tells_nothing_leaves_the_role_it_was_given(tmp_path: Path, name: str) -> None:
+    write_split(tmp_path, name, speech(8), role="train")
+    write_split(tmp_path, "dev-x", speech(4, 1, 0, "bob"), role="eval")
+    found = look(tmp_path)
+    assert [use["role"] for use in found.splits] == ["train", "eval"]
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize("name", ["test", "cv-test", "Test_2", "z/test-clean"])
