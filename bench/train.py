@@ -1,15 +1,22 @@
 """What the trainer's design earns, measured: `python -m bench.train [--shards DIR] [--lm demo]`.
 
+Without --shards it makes its own, of random frames as long as the demo's: no figure here depends on
+what is said. Must not need a network: without Whisper's weights that row is left out, and said.
+
 Three questions. What does streaming cost against the same batches fed from memory? How much slower
 would it be to run Whisper in every step, as trainers without an extraction stage do? What do
 supervised positions save over applying lm_head everywhere? Prints one JSON object.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import resource
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +26,8 @@ import torch.nn.functional as F
 from omni.bridge.losses import token_losses
 from omni.bridge.projector import build_projector
 from omni.bridge.prompt import Batch, choose_template
+from omni.errors import OmniError
+from omni.formats.shard_writer import ShardWriter, SplitSpec, write_index
 from omni.nanochat import NanoChat, NanoChatConfig, Tokenizer, load_checkpoint, random_init
 from omni.whisper.encoder import load_encoder
 from train.data import gather
@@ -33,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--shards", default="shards")
+    parser.add_argument("--shards", help="folder of extracted splits; made up if not given")
     parser.add_argument("--lm", default="demo")
     parser.add_argument("--steps", type=int, default=20, help="of each measurement")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -41,14 +50,59 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     lm, tok, meta = load_checkpoint(args.lm, args.device)
-    data = gather(choose_sides([args.shards]), eval_limit=1)
-    spec = StreamSpec(data.shards, 0, BatchRule(args.batch_size))
-    trainee = make_trainee(lm, tok, meta, data.eval_sets[data.select][0].features)
     result: dict[str, Any] = {"device": args.device, "threads": torch.get_num_threads()}
-    result |= stream_against_memory(trainee, spec, args.steps)
-    result |= against_whisper_in_the_loop(result["step_memory_s"], args.batch_size, args.clips)
+    with tempfile.TemporaryDirectory() as folder:
+        shards = args.shards or str(make_shards(Path(folder)))
+        result["shards"] = args.shards or "made up"
+        data = gather(choose_sides([shards]), eval_limit=1)
+        spec = StreamSpec(data.shards, 0, BatchRule(args.batch_size))
+        trainee = make_trainee(lm, tok, meta, data.eval_sets[data.select][0].features)
+        result |= stream_against_memory(trainee, spec, args.steps)
+    try:
+        result |= against_whisper_in_the_loop(result["step_memory_s"], args.batch_size, args.clips)
+    except OmniError as error:
+        print(f"no Whisper in the loop: {error}", file=sys.stderr)
     result |= supervised_positions()
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}))
+
+
+def make_shards(folder: Path, n: int = 256, shard_size: int = 64) -> Path:
+    """A training split of random frames (T, 512) of 1 to 5 s, with texts of two to eight words."""
+    rng = np.random.default_rng(0)
+    words = [
+        "the",
+        "red",
+        "cup",
+        "is",
+        "near",
+        "a",
+        "blue",
+        "door",
+        "and",
+        "my",
+        "friend",
+        "has",
+        "two",
+        "gold",
+        "lamps",
+    ]
+    config = {"encoder": "random", "layers": "last", "dtype": "float16"}
+    spec = SplitSpec(folder / "train-random", "train-random", "train", config, shard_size)
+    for shard, begin in enumerate(range(0, n, shard_size)):
+        with ShardWriter(spec, shard) as writer:
+            for i in range(begin, min(begin + shard_size, n)):
+                frames = int(rng.integers(50, 250))
+                text = " ".join(rng.choice(words, int(rng.integers(2, 9))))
+                meta = {
+                    "id": f"random-{i:04d}", "split": spec.split, "speaker": f"s{i % 8}",
+                    "chapter": "", "sex": "", "text": text, "text_norm": text,
+                    "n_samples": frames * 320, "n_frames": frames, "n_chunks": 1,
+                    "sha256": hashlib.sha256(str(i).encode()).hexdigest(),
+                }  # fmt: skip
+                writer.add(meta, rng.standard_normal((frames, 512)).astype(np.float16))
+            writer.commit("", {}, {})
+    write_index(spec, -(-n // shard_size))
+    return folder
 
 
 def make_trainee(lm: NanoChat, tok: Tokenizer, meta: dict[str, Any], sample: np.ndarray) -> Trainee:
@@ -108,7 +162,8 @@ def supervised_positions(rows: int = 8, audio: int = 150, text: int = 40) -> dic
     embeds = torch.randn(rows, T, 256, requires_grad=True)
     targets = torch.full((rows, T), -1)
     targets[:, audio:] = 1
-    batch = Batch(embeds, None, targets, torch.full((rows,), T))
+    asked = (targets.flatten() >= 0).nonzero()[:, 0]
+    batch = Batch(embeds, None, targets, torch.full((rows,), T), asked)
 
     def everywhere() -> torch.Tensor:
         logits = lm.forward_embeds(batch.rows)
