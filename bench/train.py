@@ -32,7 +32,6 @@ from omni.nanochat import NanoChat, NanoChatConfig, Tokenizer, load_checkpoint, 
 from omni.whisper.encoder import load_encoder
 from train.data import gather
 from train.passes import BatchRule
-from train.sides import choose_sides
 from train.step import Trainee, make_optimizer, train_step
 from train.stream import Packed, StreamSpec, batches
 
@@ -54,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shards = args.shards or str(make_shards(Path(folder)))
         result["shards"] = args.shards or "made up"
-        data = gather(choose_sides([shards]), eval_limit=1)
+        data = gather([shards], eval_limit=1)
         spec = StreamSpec(data.shards, 0, BatchRule(args.batch_size))
         trainee = make_trainee(lm, tok, meta, data.eval_sets[data.select][0].features)
         result |= stream_against_memory(trainee, spec, args.steps)

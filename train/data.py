@@ -25,7 +25,7 @@ from train.heldout import hold_out
 from train.passes import Shard
 from train.roll import Known, call_roll
 from train.room import Room
-from train.sides import Sides, role_here
+from train.sides import Sides, choose_sides, role_here
 
 FEWEST_STEPS, MOST_STEPS = 100, 8000
 HELD_OUT_NAME = "held-out"  # what the figures of held-out utterances are called
@@ -39,7 +39,7 @@ class TrainingData:
     whose CE picks the best checkpoint. fingerprint(_config): of all features. splits: name, role,
     n of everything used, for the provenance. held_out: ids that `hold_out` took from training,
     empty where a split evaluates. content: what a resumed run must find again. texts: of every
-    sample of each shard. notes: lines for the user.
+    sample of each shard. note: lines for the user, or "".
     """
 
     shards: list[Shard]
@@ -51,7 +51,7 @@ class TrainingData:
     content: Content
     held_out: tuple[str, ...] = ()
     texts: Sequence[Sequence[str]] = ()
-    notes: tuple[str, ...] = ()
+    note: str = ""
 
     def steps(self, batch_size: int, batch_frames: int) -> int:
         """Steps of a run that names none: ten passes, between FEWEST_STEPS and MOST_STEPS.
@@ -72,6 +72,16 @@ class TrainingData:
 
 
 def gather(
+    roots: Sequence[str],
+    weights: Sequence[float] = (),
+    eval_roots: Sequence[str] = (),
+    eval_limit: int = 0,
+) -> TrainingData:
+    """`choose_sides`, then `read_sides`: what lies below `roots`, whatever fits the LM or not."""
+    return read_sides(choose_sides(roots, weights, eval_roots), eval_limit)
+
+
+def read_sides(
     sides: Sides,
     eval_limit: int = 0,
     room: Room | None = None,
@@ -118,7 +128,7 @@ def gather(
         held_out=held_out,
         content=content_of(splits, shards),
         texts=[[u.text for u in by_place] for by_place in known],
-        notes=tuple(notes),
+        note="\n".join(notes),
     )
 
 

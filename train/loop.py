@@ -33,7 +33,7 @@ from omni.nanochat.discovery import DEMO
 from train.augment import Augmentation
 from train.clock import Clock
 from train.content import changes
-from train.data import TrainingData, gather
+from train.data import TrainingData, read_sides
 from train.options import TrainOptions
 from train.passes import BatchRule
 from train.ranks import ranks
@@ -133,7 +133,7 @@ def _open(
         lm.compile_layers()
     template = choose_template(meta, options.prompt, options.audio_first)
     room = make_room(lm, tok, template, options.stack, options.stretch)
-    data = gather(sides, options.eval_limit, room, _say if rank == 0 else _say_nothing)
+    data = read_sides(sides, options.eval_limit, room, _say if rank == 0 else _say_nothing)
     steps = options.steps or data.steps(options.batch_size, options.batch_frames)
     options = replace(options, steps=steps)
     state = _resumable(options, data, folder)
@@ -173,8 +173,8 @@ def _open(
     tracker = Tracker(folder if rank == 0 else None, config, options.wandb, options.steps)
     bits = lm.exact_hash()
     session = _Session(options, folder, rank, world, data, trainee, bits, tracker)
-    for note in data.notes:
-        tracker.say(note)
+    if data.note:
+        tracker.say(data.note)
     if state is not None:
         _restore(session, state)
     return session

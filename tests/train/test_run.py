@@ -22,7 +22,6 @@ from train import loop
 from train.data import gather
 from train.loop import train
 from train.options import TrainOptions
-from train.sides import choose_sides
 
 # The command, in a process that SIGKILL ends at a step: inside the checkpoint if there is one, after the
 # projector's file and before the state's.
@@ -348,7 +347,7 @@ def test_utterances_without_transcripts_are_left_out_but_noise_is_kept(
     write_split(tmp_path / "s", "train-y", people)
     write_split(tmp_path / "s", "noise-train", hiss[:4])
     write_split(tmp_path / "s", "noise-heldout", hiss[4:], role="eval")
-    found = gather(choose_sides([str(tmp_path / "s")]))
+    found = gather([str(tmp_path / "s")])
     assert sum(len(shard.places) for shard in found.shards) == 8 + 4  # two are held out
     assert {name: len(samples) for name, samples in found.eval_sets.items()} == {
         "noise-heldout": 2,

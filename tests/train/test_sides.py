@@ -9,14 +9,14 @@ from omni.errors import OmniError
 from omni.formats.shards import Sample
 from omni.formats.splits import find_splits
 from train.content import changes, content_of
-from train.data import TrainingData, gather
+from train.data import TrainingData, read_sides
 from train.passes import Shard
 from train.room import Room
 from train.sides import choose_sides, name_apart
 
 
 def look(*roots: Path, **changes: object) -> TrainingData:
-    return gather(choose_sides([str(root) for root in roots]), **changes)  # type: ignore[arg-type]
+    return read_sides(choose_sides([str(root) for root in roots]), **changes)  # type: ignore[arg-type]
 
 
 def rename(samples: list[Sample], ids: list[str]) -> list[Sample]:
@@ -87,7 +87,8 @@ def test_shards_whose_name_says_evaluation_do_not_train(tmp_path: Path, name: st
     found = look(tmp_path)
     assert set(found.eval_sets) == {name}
     assert all("train-x" in shard.path for shard in found.shards)
-    (note,) = found.notes
+    note = found.note
+    assert len(note.splitlines()) == 1
     assert f"split {name}" in note
     assert "its name says evaluation" in note
 
@@ -98,7 +99,7 @@ def test_a_name_that_tells_nothing_leaves_the_role_it_was_given(tmp_path: Path, 
     write_split(tmp_path, "dev-x", speech(4, 1, 0, "bob"), role="eval")
     found = look(tmp_path)
     assert [use["role"] for use in found.splits] == ["train", "eval"]
-    assert found.notes == ()
+    assert found.note == ""
 
 
 @pytest.mark.parametrize("name", ["test", "cv-test", "Test_2", "z/test-clean"])
@@ -136,14 +137,14 @@ def test_rows_too_long_are_left_out_before_the_first_step(
     found = look(tmp_path, room=room(limit, stretch))
     assert sum(len(shard.places) for shard in found.shards) == 6
     assert found.shards[1].places == (0, 1)
-    assert "1 utterance too long for the LM (longest: long, " in found.notes[0]
-    assert f"end at {limit}) left out of training (train-x)" in found.notes[0]
+    assert "1 utterance too long for the LM (longest: long, " in found.note.splitlines()[0]
+    assert f"end at {limit}) left out of training (train-x)" in found.note.splitlines()[0]
     if not stretch:  # nothing stretches what is judged
         assert [s.key for s in found.eval_sets["dev-x"]] == [f"bob-{i:04d}" for i in range(3)]
-        assert "left out of evaluation (dev-x)" in found.notes[1]
+        assert "left out of evaluation (dev-x)" in found.note.splitlines()[1]
     else:
         assert len(found.eval_sets["dev-x"]) == 4
-    assert look(tmp_path, room=room(1000)).notes == ()
+    assert look(tmp_path, room=room(1000)).note == ""
 
 
 def test_nothing_that_fits_is_refused_with_the_longest(tmp_path: Path) -> None:
