@@ -18,6 +18,7 @@ from analyze.draw import details as figures_detail
 from analyze.draw.svg import Figure
 from analyze.measure import sample
 from analyze.measure import table as numbers
+from analyze.measure.cascade import Cascade, hear
 from analyze.measure.lens import MAX_UTTERANCES, look
 from analyze.measure.sample import Progress, silent
 from analyze.measure.table import Evidence
@@ -25,7 +26,7 @@ from analyze.page.html import PointSet, RunView
 from analyze.page.words import Circumstances, alerts, judge, tiles
 from omni.bridge.projector import Projector
 from omni.bridge.prompt import Template
-from omni.encoder import frames_per_second
+from omni.encoder import DEFAULT_ENCODER, frames_per_second
 from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
 from omni.evaluation.figures import Figures
@@ -44,7 +45,8 @@ class Request:
     """What to look at.
 
     shards: folders, empty for those of the run; find: how splits are found below one. lm: empty
-    for the one the run was trained with. points: in a picture, text and audio together.
+    for the one the run was trained with. points: in a picture, text and audio together. encoder:
+    folder or hub id of the features' encoder, whose decoder gives the cascade.
     """
 
     shards: Sequence[str] = ()
@@ -54,6 +56,7 @@ class Request:
     device: str = "cpu"
     points: int = 5000
     find: Callable[[str], Sequence[SplitIndex]] = find_splits
+    encoder: str = DEFAULT_ENCODER
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,13 @@ def examine(run: Run, request: Request, progress: Progress = silent) -> RunView:
     """
     setting = set_up(run, request)
     evidence = gather(setting, request.seed, progress)
+    progress("cascade", 0, 1)
+    cascade = hear(
+        evidence.evaluated["trained"], setting.lm, setting.tok, setting.template, setting.samples,
+        setting.splits[0].fingerprint_config, request.encoder, request.device, run.language,
+    )  # fmt: skip
+    progress("cascade", 1, 1)
+    evidence = replace(evidence, cascade=cascade.figures)
     names = [setting.tok.decode([i]) for i in range(setting.lm.config.vocab_size)]
     picked = figures.pick(evidence, request.points)
     # Hundreds of small matrices: more threads only wait for each other, and one thread adds up
@@ -104,7 +114,7 @@ def examine(run: Run, request: Request, progress: Progress = silent) -> RunView:
         numbers=table,
         figures=pictures,
         utterances=_utterances(setting, evidence),
-        facts=_facts(setting, evidence, request),
+        facts=_facts(setting, evidence, request, cascade),
         sets=_point_sets(evidence, picked, _step_seconds(setting)),
         tokens=names,
         vectors={
@@ -297,12 +307,18 @@ def _step_seconds(s: Setting) -> float:
 def _circumstances(s: Setting, e: Evidence) -> Circumstances:
     lines = s.run.metrics()
     steps = int(s.run.config["train"]["steps"])
+    chosen_by = s.run.chosen_by(s.checkpoint)
+    names = [x.split for x in s.splits]
+    judges = [x.split for x in s.splits if x.role == "eval" and x.split != chosen_by]
+    chose = chosen_by in names or bool(s.run.held_out and not judges)
     return Circumstances(
         utterances=len(s.samples),
         speakers=len({str(x.meta["speaker"]) for x in s.samples}),
         seen_in_training=not s.held_out,
         shuffled_training=bool(s.run.config["train"]["shuffle_pairs"]),
         checkpoint=s.checkpoint,
+        chosen_by=chosen_by if chose else "",
+        clean=list(dict.fromkeys([*judges, *s.run.clean_splits(s.checkpoint)])),
         finished=max((int(line["step"]) for line in lines), default=0) >= steps,
         base_model=s.template.kind == "base",
         single_tokens_of=e.trained.detail,
@@ -338,7 +354,7 @@ def _utterances(s: Setting, e: Evidence) -> list[dict[str, Any]]:
     return found
 
 
-def _facts(s: Setting, e: Evidence, request: Request) -> list[tuple[str, str]]:
+def _facts(s: Setting, e: Evidence, request: Request, cascade: Cascade) -> list[tuple[str, str]]:
     """Provenance: where every number comes from. No clock, so that equal inputs give equal bytes."""
     config = s.lm.config
     splits = ", ".join(f"{x.split} ({x.role}, {x.n:,} utterances)" for x in s.splits)
@@ -359,6 +375,7 @@ def _facts(s: Setting, e: Evidence, request: Request) -> list[tuple[str, str]]:
                    f"speakers, {int(e.trained.n_soft.sum()):,} soft tokens, "
                    f"{sum(len(i) for i in e.text.ids):,} text tokens"),
         ("inside the LM", f"{len(e.lenses['trained'].settled)} utterances"),
+        ("cascade", cascade.about),
         ("seed", str(request.seed)),
         ("versions", ", ".join(
             f"{p} {version(p)}" for p in ("nanochat-omni", "numpy", "scikit-learn", "matplotlib")

@@ -9,6 +9,7 @@ from pathlib import Path
 from cli import _types
 from cli._common import make_parser, run
 from cli._places import require_file, require_folder
+from omni.encoder import DEFAULT_ENCODER
 
 DESCRIPTION = """\
 Does projected audio land where text lives, and does the frozen LM listen to it? Writes one page that
@@ -53,6 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("model")
     model.add_argument("--lm", type=_types.some, help="LM checkpoint (default: the run's)")
+    model.add_argument("--encoder", type=_types.some, default=DEFAULT_ENCODER,
+        help="folder or hub id of the features' encoder, for the cascade")  # fmt: skip
     output = parser.add_argument_group("output")
     output.add_argument(
         "--points", type=_types.whole(1), default=5000, help="points in a picture, at most"
@@ -109,6 +112,7 @@ def command(args: argparse.Namespace) -> int:
         device=device,
         points=args.points,
         find=find_splits,
+        encoder=args.encoder,
     )
     report = make_report(args.out, chosen, request, _Progress(), _announce)
     for view in report.views:

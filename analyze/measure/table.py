@@ -7,7 +7,7 @@ Must not know about pictures or pages.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from analyze.measure.alignment import order_advantage
 from analyze.measure.formulas import Floats, Ints, jackknife
 from analyze.measure.lens import Lens
 from analyze.measure.sample import Audio, Text
-from omni.evaluation.figures import Figures, Interval, headline
+from omni.evaluation.figures import Figures, Interval, Unit, headline
 from omni.evaluation.intervals import UNDEFINED, Estimate, bootstrap, ratio
 
 MAX_CKA = 500  # utterances; its cost grows with their cube
@@ -41,6 +41,7 @@ class Number:
     untrained: Estimate | None
     shuffled: Estimate | None
     chance: float | None = None
+    unit: Unit = "words"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Evidence:
     evaluated: what `omni.evaluation.evaluate.evaluate` returned for "trained", "untrained" and, where
     there are enough utterances, "shuffled".
     partner: (U,) the wrong transcript of each utterance. labels: (U,) equal for equal sentences.
+    cascade: figures of the leading utterances with Whisper's own transcripts, where they could be had.
     frame_means: (U, d) mean encoder frame of each utterance: what no projector has touched.
     """
 
@@ -62,12 +64,14 @@ class Evidence:
     evaluated: Mapping[str, Figures]
     lenses: dict[str, Lens]
     seed: int
+    cascade: Figures | None = None
 
 
 def table(evidence: Evidence) -> list[Number]:
     """Every number of one run, the most telling first."""
     return [
         *_listening(evidence),
+        *_cascade(evidence),
         *_retrieval(evidence),
         _cka(evidence),
         *_nearest(evidence),
@@ -78,9 +82,11 @@ def table(evidence: Evidence) -> list[Number]:
     ]
 
 
+RATES: dict[Unit, str] = {"words": "Word", "characters": "Character"}
 READINGS = {
     "gap_shuffled": "How much cheaper each token of the answer is with the right audio than with another utterance's, in nats: 0 is deaf, 1 and more is listening.",
     "wer": "Words wrong in a hundred when the model writes down what it hears: 0 is perfect; above 100 it invents.",
+    "wer_cascade": "What plain recognition gets from the very same features of the leading utterances, by Whisper's own decoder: a run far above it loses words that are there; where both are high, the features are hard to read for anybody.",
     "token_accuracy": "Share of the transcript's tokens the model puts first when it is given the tokens before: an LM's guessing alone is well above 0.",
     "retrieval_audio_text_1": "How often an utterance's mean soft token is nearest to its own transcript's mean embedding: compare with chance.",
     "retrieval_audio_text_5": "The same, own transcript among the nearest five.",
@@ -123,14 +129,32 @@ def _listening(e: Evidence) -> list[Number]:
     found = [e.evaluated.get(c) for c in ("trained", "untrained", "shuffled")]
     own = e.evaluated["trained"]
     n = own["n"]
-    name = "Character" if own.get("unit") == "characters" else "Word"
+    unit = own.get("unit", "words")
     return [
         _number("gap_shuffled", "Shuffled-audio gap (nats a token)", n, [_gap_of(f) for f in found]),
-        _number("wer", f"{name} error rate", own["n_decoded"], [_rate_of(f) for f in found],
-                -1, True),
+        replace(
+            _number("wer", f"{RATES[unit]} error rate", own["n_decoded"],
+                    [_rate_of(f) for f in found], -1, True),
+            unit=unit,
+        ),
         _number("token_accuracy", "Token accuracy, teacher-forced", n,
                 [_accuracy_of(f) for f in found], 1, True),
     ]  # fmt: skip
+
+
+def _cascade(e: Evidence) -> list[Number]:
+    """The error rate of Whisper's own decoder, where it could read the features."""
+    found = None if e.cascade is None else headline(e.cascade)
+    if e.cascade is None or found is None or found.cascade is None:
+        return []
+    intervals = e.cascade["intervals"]
+    interval = intervals["wer_cascade"] if found.key == "wer" else intervals["cer_cascade"]
+    unit: Unit = "words" if found.key == "wer" else "characters"
+    n = sum("cascade" in u for u in e.cascade["utterances"])
+    name = f"{RATES[unit]} error rate of Whisper's own decoder"
+    return [
+        _number("wer_cascade", name, n, [_estimate(found.cascade, interval), None, None], -1, True)
+    ]
 
 
 def _gap_of(figures: Figures | None) -> Estimate:

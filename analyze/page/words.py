@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from analyze.draw.svg import percent
 from analyze.measure.table import Number
-from omni.evaluation.verdict import CLIFF_ACCURACY, CLIFF_WER, SILENT_GAP
+from omni.evaluation.verdict import CLIFF_ACCURACY, CLIFF_WER, SILENT_GAP, selection_note
 
 NOISE = 0.1  # nats a token that a control may stray from 0
 FEW = 20  # utterances
@@ -40,6 +40,8 @@ class Circumstances:
     seen_in_training: bool
     shuffled_training: bool
     checkpoint: str
+    chosen_by: str  # the split that chose it, if it is judged here, else ""
+    clean: Sequence[str]  # splits that had no say
     finished: bool
     base_model: bool
     single_tokens_of: int
@@ -83,7 +85,8 @@ def _writing(by_key: Mapping[str, Number]) -> list[str]:
     wer = by_key["wer"].trained
     if not wer.defined:
         return []
-    return [f"Asked to repeat what it hears, it gets {percent(wer.value)} of the words wrong."]
+    units = by_key["wer"].unit
+    return [f"Asked to repeat what it hears, it gets {percent(wer.value)} of the {units} wrong."]
 
 
 def _geometry(by_key: Mapping[str, Number]) -> str:
@@ -145,6 +148,8 @@ def _doubts_of_circumstances(about: Circumstances) -> list[Alert]:
          f"Only {about.utterances} utterances: the intervals are wide, and too narrow all the same."),
         (about.speakers < 2, "careful",
          "One speaker only: nothing here says how it hears others."),
+        (bool(about.chosen_by), "careful",
+         f"{selection_note(about.chosen_by, about.clean)}."),
         (not about.finished, "careful",
          f"The run is still going or was cut short; this is its {about.checkpoint} checkpoint."),
         (about.shuffled_training, "know",
@@ -173,7 +178,9 @@ def _doubts_of_numbers(numbers: Sequence[Number]) -> list[Alert]:
         text = f"Shuffled pairs have a gap of {mixed.value:.2f} nats: it should be about 0."
         found.append(Alert("wrong", text))
     if wer.defined and wer.value > 1:
-        text = f"A word error rate of {percent(wer.value)}: it writes more than was said."
+        text = (
+            f"A {by_key['wer'].name.lower()} of {percent(wer.value)}: it writes more than was said."
+        )
         found.append(Alert("careful", text))
     if auc.defined and auc.value > 0.95 and gap.trained.defined and gap.trained.low > NOISE:
         text = f"A plane separates audio from text (AUC {auc.value:.2f}) and yet the model listens: don't judge by overlap."
@@ -192,7 +199,7 @@ def tiles(numbers: Sequence[Number]) -> list[dict[str, str]]:
     shown = []
     for number, name, share in (
         (by_key["gap_shuffled"], "nats a token, right audio over wrong", False),
-        (by_key["wer"], "of words wrong", True),
+        (by_key["wer"], f"of {by_key['wer'].unit} wrong", True),
         (match, f"of utterances find their transcript{match_where}", True),
         (token, f"of soft tokens land on their own words{token_where}", True),
     ):
