@@ -13,7 +13,9 @@ import torch
 from extract.claims import Kind, claim
 from extract.pipeline import Job, Progress, Stats, compute_name, extract_shards
 from extract.resume import Missing
+from omni.errors import OmniError
 from omni.formats.shard_writer import open_for_writing, write_index
+from omni.launcher import launcher_number
 from omni.whisper.encoder import WhisperEncoder
 
 
@@ -27,15 +29,25 @@ class Rank:
 
 
 def rank_from_environment(environment: Mapping[str, str] = os.environ) -> Rank:
-    """torchrun's variables, else SLURM's, else alone."""
+    """torchrun's variables, else SLURM's, else alone.
+
+    Raises:
+        OmniError: a variable that is no number; a rank outside of its world.
+    """
     for rank, world, local in (
         ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
         ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
     ):
         if rank in environment and world in environment:
-            return Rank(
-                int(environment[rank]), int(environment[world]), int(environment.get(local, 0))
+            found = Rank(
+                launcher_number(environment, rank),
+                launcher_number(environment, world, least=1),
+                launcher_number(environment, local) if local in environment else 0,
             )
+            if found.rank >= found.world_size:
+                what = f"there is no rank {found.rank} of {found.world_size}"
+                raise OmniError(what, f"{rank} and {world} of the environment", "unset them")
+            return found
     return Rank()
 
 

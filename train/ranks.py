@@ -13,26 +13,49 @@ import torch.distributed as dist
 from torch import Tensor
 
 from omni.device import pick_device
+from omni.errors import OmniError
+from omni.launcher import launcher_number
 
 RANK_TIMEOUT = timedelta(hours=2)  # the other ranks wait while rank 0 evaluates
+_TORCHRUN = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+_MEND = "start the processes with torchrun, or unset WORLD_SIZE to train alone"
 
 
 @contextlib.contextmanager
 def ranks(device: str) -> Iterator[tuple[int, int, torch.device]]:
-    """(rank, world, device) of this process; joins the others when torchrun started them."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    device = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else None)
+    """(rank, world, device) of this process; joins the others when torchrun started them.
+
+    Raises:
+        OmniError: a variable of torchrun's that is no number, is not there, or leads to nobody.
+    """
+    world = launcher_number(os.environ, "WORLD_SIZE", least=1) if "WORLD_SIZE" in os.environ else 1
     if world == 1:
-        yield 0, 1, torch.device(device)
+        yield 0, 1, torch.device(pick_device(device))
         return
+    missing = [name for name in _TORCHRUN if not os.environ.get(name)]
+    if missing:
+        what = f"WORLD_SIZE is {world}, without {' and '.join(missing)}"
+        raise OmniError(what, "the environment", _MEND)
+    for name in (name for name in (*_TORCHRUN, "LOCAL_RANK") if name != "MASTER_ADDR"):
+        if name in os.environ:
+            launcher_number(os.environ, name)
+    device = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=RANK_TIMEOUT)
+    _join("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield dist.get_rank(), world, torch.device(device)
         dist.barrier()  # nobody hangs up while another still talks
     finally:
         dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    try:
+        dist.init_process_group(backend, timeout=RANK_TIMEOUT)
+    except (ValueError, RuntimeError) as error:  # a rank outside of its world, a port that is taken
+        said = " ".join(str(error).split())[:200]
+        raise OmniError(f"the ranks can't meet ({said})", "the environment", _MEND) from error
 
 
 def all_reduce(tensors: list[Tensor]) -> None:

@@ -3,13 +3,14 @@
 Must not know about encoders or shards.
 """
 
+import re
 from pathlib import Path
 
 from extract.corpora.entries import read_entries
 from extract.corpora.listed import listed_pieces
 from extract.corpora.rows import Header, Piece, make_row, read_headers, say_left_out
 from extract.corpora.texts import TRANS, Transcript, merge, read_lines, read_whole
-from extract.corpora.walk import Tree, same_name, shown, tidy_id, unique_ids, walk
+from extract.corpora.walk import Names, Tree, shown, tidy_id, unique_ids, walk
 from omni.audio import AUDIO_SUFFIXES
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest, make_manifest, role_of
@@ -46,6 +47,10 @@ def folder_manifest(
         pieces, others = _pieces_of_files(tree, transcripts == "auto")
         headers = read_headers(piece.path for piece in pieces if piece.path)
     else:
+        if re.match(r"[a-z][a-z0-9+.-]+://", transcripts.lower()):
+            raise OmniError(
+                "a table is read from a disk", transcripts, "download it, name the file"
+            )
         listed = listed_pieces(read_entries(Path(transcripts)), tree, Path(transcripts))
         pieces, headers = listed.pieces, listed.headers
         others = [
@@ -81,7 +86,7 @@ def texts_beside(tree: Tree, audio: dict[str, Path]) -> tuple[dict[str, Transcri
     Returns:
         The transcripts, and how many `.txt` files belong to no recording.
     """
-    by_name = {same_name(i): i for i in audio}
+    names = Names(audio)
     texts: dict[str, Transcript] = {}
     stray = 0
     for path in tree.texts:
@@ -89,8 +94,8 @@ def texts_beside(tree: Tree, audio: dict[str, Path]) -> tuple[dict[str, Transcri
             below = path.parent.relative_to(tree.folder)
             for name, transcript in read_lines(path):
                 utterance_id = tidy_id((below / name).as_posix())
-                merge(texts, by_name.get(same_name(utterance_id), utterance_id), transcript)
-        elif (mine := by_name.get(same_name(tree.id_of(path)))) is not None:
+                merge(texts, names.find(utterance_id) or utterance_id, transcript)
+        elif (mine := names.find(tree.id_of(path))) is not None:
             merge(texts, mine, read_whole(path))
         else:
             stray += 1

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extract.corpora.rows import Header, Piece, make_row, read_headers, say_left_out
-from extract.corpora.texts import TRANS, Transcript, merge, read_lines, split_lines
-from extract.corpora.walk import Tree, require_utf8, same_name, tidy_id, unique_ids, walk
+from extract.corpora.texts import (
+    TRANS,
+    Transcript,
+    merge,
+    read_lines,
+    require_line_ends,
+    split_lines,
+)
+from extract.corpora.walk import Names, Tree, require_utf8, tidy_id, unique_ids, walk
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest, make_manifest, role_of
 
@@ -109,6 +116,7 @@ def read_speakers(path: Path) -> dict[str, str]:
     except OSError as error:
         raise OmniError(f"can't be read ({error.strerror})", str(path)) from error
     # The names in it may be in Latin-1; nothing but ASCII is needed.
+    require_line_ends(data, path)
     lines = split_lines(data.decode("utf-8-sig", "replace"))
     rows = (line.split("|") for line in lines if not line.startswith(";"))
     return {row[0].strip(): row[1].strip().upper() for row in rows if len(row) > 1}
@@ -147,10 +155,10 @@ def _base(root: Path, split: str) -> Path:
 
 
 def _read_transcripts(tree: Tree, audio: Iterable[str]) -> dict[str, Transcript]:
-    by_name = {same_name(i): i for i in audio}
+    names = Names(audio)
     texts: dict[str, Transcript] = {}
     for path in tree.texts:
         if path.name.lower().endswith(TRANS):
             for name, transcript in read_lines(path):
-                merge(texts, by_name.get(same_name(name)) or tidy_id(name), transcript)
+                merge(texts, names.find(name) or tidy_id(name), transcript)
     return texts

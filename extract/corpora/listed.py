@@ -5,13 +5,14 @@ A table is a selection: what it does not name is left out. Must not know how a t
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from extract.corpora.columns import Entry
-from extract.corpora.rows import Header, Piece, channel_count, read_headers
+from extract.corpora.rows import NO_FILE, Header, Piece, channel_count, read_headers
 from extract.corpora.texts import Transcript
 from extract.corpora.walk import Tree, is_utf8, same_name, shown, tidy_id
 from omni.audio import AUDIO_SUFFIXES
@@ -46,20 +47,21 @@ def listed_pieces(entries: list[Entry], tree: Tree, table: Path) -> Listed:
     """
     finder = _Finder(tree, table)
     found = [(entry, finder.find(entry.audio)) for entry in entries]
-    if not any(path for _, path in found):
+    if not any(fits for _, fits in found):
         have = shown(tree.audio[0].relative_to(tree.folder).as_posix())
         what = f"the table names no file of the folder; row 1 has {shown(entries[0].audio)[:200]!r}"
         raise OmniError(
             what, str(table), f"--audio-dir {shown(tree.folder)} has {have!r}, for instance"
         )
-    headers = read_headers(path for _, path in found if path)
+    headers = read_headers(fits[0] for _, fits in found if len(fits) == 1)
     pieces: dict[tuple[Path, float, float], tuple[Entry, Piece]] = {}
     missing: list[Piece] = []
     repeated = 0
-    for entry, path in found:
-        if path is None:
-            missing.append(_missing(entry))
+    for entry, fits in found:
+        if len(fits) != 1:
+            missing.append(_missing(entry, fits, tree))
             continue
+        path = fits[0]
         piece = _piece(entry, path, headers[path], tree, table)
         key = (path, piece.start, piece.length)
         before = pieces.setdefault(key, (entry, piece))
@@ -76,49 +78,54 @@ class _Finder:
     """Names in a table to recordings of the folder."""
 
     def __init__(self, tree: Tree, table: Path) -> None:
-        self._folder = tree.folder
         self._bases = [_plain(tree.folder), _plain(table.parent)]
         self._audio = tree.audio
-        self._by_path = _unique((same_name(_below(p, tree)), p) for p in tree.audio)
-        self._by_id = _unique((same_name(tree.id_of(p)), p) for p in tree.audio)
+        self._by_path = _grouped((same_name(_below(p, tree)), p) for p in tree.audio)
+        self._by_id = _grouped((same_name(tree.id_of(p)), p) for p in tree.audio)
         self._exact = {_below(p, tree): p for p in tree.audio}
 
-    def find(self, name: str) -> Path | None:
-        """The recording that is meant, if one and only one is."""
-        if not is_utf8(name):
-            return None
-        for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
-            found = self._find(spelling)
-            if found:
-                return found
-        return None
+    def find(self, name: str) -> tuple[Path, ...]:
+        """The recordings that the name fits: one where it tells, none, or several."""
+        several: tuple[Path, ...] = ()
+        if is_utf8(name):
+            for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+                for fits in self._find(spelling):
+                    if len(fits) == 1:
+                        return fits
+                    several = several or fits
+                if several:
+                    break
+        return several
 
-    def _find(self, name: str) -> Path | None:
+    def _find(self, name: str) -> Iterator[tuple[Path, ...]]:
+        """What the name fits, read in one way after the other."""
+        fits_several = False
         for base in self._bases:
             path = os.path.join(base, name)
             below = None if ".." in name.split("/") else _relative(_plain(path), self._bases[0])
-            if below is not None and (found := self._look_up(below)):
-                return found
+            if below is not None:
+                fits = self._look_up(below)
+                fits_several |= len(fits) > 1
+                yield fits
             # Links and `..` behind them: the file system knows what the name does not tell.
-            real = self._by_real_path.get(os.path.realpath(path))
-            if real:
-                return real
-        if "/" in name:
-            return None
-        inside = {self._look_up(f"{folder}/{name}") for folder in _SUBFOLDERS} - {None}
-        return inside.pop() if len(inside) == 1 else None
+            yield self._by_real_path.get(os.path.realpath(path), ())
+        if "/" not in name and not fits_several:
+            inside = (self._look_up(f"{folder}/{name}") for folder in _SUBFOLDERS)
+            yield tuple(dict.fromkeys(chain.from_iterable(inside)))
 
-    def _look_up(self, below: str) -> Path | None:
+    def _look_up(self, below: str) -> tuple[Path, ...]:
         """By the name as it is, by another form of its accents, then by the name with another suffix
         or none: corpora are converted, and their tables stay."""
+        if below in self._exact:
+            return (self._exact[below],)
         name = same_name(below)
-        found = self._exact.get(below) or self._by_path.get(name) or self._by_id.get(name)
+        found = self._by_path.get(name) or self._by_id.get(name)
         stem, suffix = os.path.splitext(name)
-        return found or (self._by_id.get(stem) if suffix.lower() in AUDIO_SUFFIXES else None)
+        return found or (self._by_id.get(stem, ()) if suffix.lower() in AUDIO_SUFFIXES else ())
 
     @cached_property
-    def _by_real_path(self) -> dict[str, Path]:
-        return _unique((os.path.realpath(path), path) for path in self._audio)
+    def _by_real_path(self) -> dict[str, tuple[Path, ...]]:
+        return _grouped((os.path.realpath(path), path) for path in self._audio)
 
 
 def _piece(entry: Entry, path: Path, header: Header, tree: Tree, table: Path) -> Piece:
@@ -155,11 +162,17 @@ def _piece(entry: Entry, path: Path, header: Header, tree: Tree, table: Path) ->
     )  # fmt: skip
 
 
-def _missing(entry: Entry) -> Piece:
+def _missing(entry: Entry, fits: Sequence[Path], tree: Tree) -> Piece:
+    why = NO_FILE
+    if fits:
+        one, two = (shown(_below(path, tree)) for path in fits[:2])
+        why = f"{shown(entry.audio)[:200]} fits {len(fits)} files, {one} and {two} among them: name one"
     name = entry.audio.replace("\\", "/")
     stem, suffix = os.path.splitext(name)
     utterance_id = entry.id or tidy_id(stem if suffix.lower() in AUDIO_SUFFIXES else name)
-    return Piece(utterance_id, None, entry.transcript, speaker=entry.speaker, sex=entry.sex)
+    return Piece(
+        utterance_id, None, entry.transcript, speaker=entry.speaker, sex=entry.sex, missing=why
+    )
 
 
 def _renamed(missing: list[Piece], made: list[Piece]) -> list[Piece]:
@@ -173,7 +186,7 @@ def _renamed(missing: list[Piece], made: list[Piece]) -> list[Piece]:
             counts[piece.id] += 1
             name = f"{piece.id} ({counts[piece.id] + 1})"
         taken.add(name)
-        out.append(Piece(name, None, piece.transcript, speaker=piece.speaker, sex=piece.sex))
+        out.append(replace(piece, id=name))
     return out
 
 
@@ -208,12 +221,8 @@ def _relative(path: str, folder: str) -> str | None:
     return path.removeprefix(prefix) if path.startswith(prefix) else None
 
 
-def _unique(pairs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """Only what one path alone has."""
-    found: dict[str, Path] = {}
-    twice = set()
+def _grouped(pairs: Iterable[tuple[str, Path]]) -> dict[str, tuple[Path, ...]]:
+    found: defaultdict[str, list[Path]] = defaultdict(list)
     for key, path in pairs:
-        if key in found:
-            twice.add(key)
-        found[key] = path
-    return {key: path for key, path in found.items() if key not in twice}
+        found[key].append(path)
+    return {key: tuple(paths) for key, paths in found.items()}

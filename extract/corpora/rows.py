@@ -16,6 +16,8 @@ from omni.errors import OmniError
 from omni.formats.files import safe_id
 from omni.formats.manifest import Problem, Utterance, normalize_text
 
+NO_FILE = "transcript without audio"
+
 
 @dataclass(frozen=True)
 class Header:
@@ -45,6 +47,7 @@ class Piece:
     sex: str = ""
     start: float = 0.0  # seconds in the file
     length: float = 0.0  # seconds; 0: to the file's end
+    missing: str = NO_FILE  # why there is no path, if there is none
 
 
 def read_headers(paths: Iterable[Path]) -> dict[Path, Header]:
@@ -75,7 +78,7 @@ def make_row(piece: Piece, root: Path, header: Header) -> Utterance:
     transcript = piece.transcript or Transcript("")
     problem, note = header.problem, header.note
     if piece.path is None:
-        problem, note = Problem.NO_AUDIO, "transcript without audio"
+        problem, note = Problem.NO_AUDIO, piece.missing
     elif problem == Problem.NO_AUDIO:
         pass  # nothing about its text matters
     elif piece.needs_text and transcript.fault:

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from extract.corpora.texts import decode, split_lines
+from extract.corpora.texts import decode, require_line_ends, split_lines
 from omni.errors import OmniError
 
 LONGEST_LINE = 1 << 26  # bytes of a JSON line; a longer one is no table
@@ -63,6 +63,8 @@ def read_table(path: Path, wanted: Wanted) -> Table:
     }  # fmt: skip
     if kind not in readers:
         raise OmniError(f"transcripts in a {kind or 'suffixless'} file", str(path), f"use {KINDS}")
+    if path.exists() and not path.is_file():  # a pipe may never end, and is read only once
+        raise OmniError("the transcripts are no regular file", str(path), "write them to a file")
     try:
         table = readers[kind](path, wanted)
     except (OSError, EOFError, zlib.error) as error:
@@ -271,7 +273,9 @@ def _text(path: Path) -> str:
         data = file.read(LONGEST_FILE + 1)
     if len(data) > LONGEST_FILE:
         raise OmniError("the table is too large", str(path), "use parquet, or lines of JSON")
-    return decode(data, str(path))
+    text = decode(data, str(path))
+    require_line_ends(text, path)
+    return text
 
 
 def _open(path: Path) -> BinaryIO:

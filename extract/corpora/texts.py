@@ -58,6 +58,23 @@ def split_lines(text: str) -> list[str]:
     return [line.removesuffix("\r").removeprefix("\ufeff") for line in text.split("\n")]
 
 
+def require_line_ends(data: bytes | str, path: Path) -> None:
+    """Refuse a list whose lines end at `\\r` alone, as on an old Mac: it would be one long line.
+
+    A `\\r` among lines that end as they should is white space.
+
+    Raises:
+        OmniError: it is so.
+    """
+    if isinstance(data, bytes):
+        returns, feeds = b"\r" in data.strip(), b"\n" in data.strip()
+    else:
+        returns, feeds = "\r" in data.strip(), "\n" in data.strip()
+    if returns and not feeds:
+        what = "its lines end in a carriage return alone"
+        raise OmniError(what, str(path), "convert it, for instance with tr '\\r' '\\n'")
+
+
 def read_whole(path: Path) -> Transcript:
     """All of a text file as one transcript, single-spaced."""
     try:
@@ -72,12 +89,16 @@ def read_lines(path: Path) -> Iterator[tuple[str, Transcript]]:
     A line that is not UTF-8 is a fault of its own utterance.
 
     Raises:
-        OmniError: the file can't be read, or is UTF-16 without a mark: not even ids can be told.
+        OmniError: the file can't be read, is UTF-16 without a mark, or has no line ends: not even
+            ids can be told.
     """
     data = _read(path)
     if b"\0" in data:
-        lines = [(line, "") for line in split_lines(decode(data, str(path)))]
+        text = decode(data, str(path))
+        require_line_ends(text, path)
+        lines = [(line, "") for line in split_lines(text)]
     else:
+        require_line_ends(data, path)
         lines = [_decode_line(line, path) for line in data.split(b"\n")]
     for line, fault in lines:
         utterance_id, text = split_id(line)
@@ -112,8 +133,10 @@ def _decode_line(data: bytes, path: Path) -> tuple[str, str]:
 
 def _read(path: Path) -> bytes:
     """Raises:
-    OmniError: missing, a folder, no permission.
+    OmniError: missing, a folder, a pipe, which may never end, no permission.
     """
+    if path.exists() and not path.is_file():
+        raise OmniError("no regular file", str(path))
     try:
         return path.read_bytes()
     except OSError as error:

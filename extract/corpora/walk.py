@@ -107,6 +107,22 @@ def same_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+class Names:
+    """Ids of recordings, found by a name that a text gives."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._forms: defaultdict[str, list[str]] = defaultdict(list)
+        for utterance_id in ids:
+            self._forms[same_name(utterance_id)].append(utterance_id)
+
+    def find(self, name: str) -> str | None:
+        """The id that is spelt so; else the one whose accents are, if there is but one."""
+        found = self._forms.get(same_name(name), [])
+        if name in found:
+            return name
+        return found[0] if len(found) == 1 else None
+
+
 def tidy_id(name: str) -> str:
     """A name from a text as an id, which is never absolute and never leads upwards."""
     parts = os.path.normpath(name).split("/")
