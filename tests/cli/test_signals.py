@@ -28,13 +28,36 @@ SAYS = {
 every_signal = pytest.mark.parametrize("number", STATUS)
 
 
+def signals(fast: signal.Signals) -> pytest.MarkDecorator:
+    """All three, one of them among the fast tests: which it is makes no difference to a stage, and
+    `test_each_signal_has_its_line_and_its_status` tells the three apart."""
+    cases = [n if n == fast else pytest.param(n, marks=pytest.mark.slow) for n in STATUS]
+    return pytest.mark.parametrize("number", cases)
+
+
 @pytest.fixture
 def mark() -> str:
     """A word that only this test's processes carry."""
     return uuid.uuid4().hex
 
 
+def run_script(body: str) -> "subprocess.CompletedProcess[str]":
+    """A command that imports nothing heavy and does `body`."""
+    script = "import os, signal, sys\nfrom cli._common import make_parser, run\n" + body
+    script += '\nsys.exit(run(lambda: make_parser("omni-x", "x"), command, []))'
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True
+    )
+
+
 @every_signal
+def test_each_signal_has_its_line_and_its_status(number: int) -> None:
+    done = run_script(f"def command(args): os.kill(os.getpid(), {int(number)})")
+    assert one_line(done.stderr) == SAYS[signal.Signals(number)]
+    assert done.returncode == STATUS[signal.Signals(number)]
+
+
+@signals(signal.SIGTERM)
 def test_while_what_a_command_needs_is_imported(number: int, tmp_path: Path) -> None:
     done = run_command(
         "omni-lm", "inspect", "demo", cwd=tmp_path, before=at_import("torch", number)
@@ -43,8 +66,10 @@ def test_while_what_a_command_needs_is_imported(number: int, tmp_path: Path) -> 
     assert done.returncode == STATUS[signal.Signals(number)]
 
 
-@pytest.mark.parametrize("command", commands())
-@pytest.mark.parametrize("module", ["cli._common", "argparse"])
+BEFORE_OPTIONS = [("omni-extract", "argparse"), *((name, "cli._common") for name in commands())]
+
+
+@pytest.mark.parametrize(("command", "module"), BEFORE_OPTIONS)
 def test_ctrl_c_before_a_command_has_read_its_options(
     command: str, module: str, tmp_path: Path
 ) -> None:
@@ -53,19 +78,17 @@ def test_ctrl_c_before_a_command_has_read_its_options(
     assert done.returncode == 130
 
 
-def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
-    before = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)"  # nohup
-    done = run_command(
-        "omni-lm", "inspect", "demo", cwd=tmp_path,
-        before=before + at_import("torch", signal.SIGHUP),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    done = run_script("""
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+def command(args):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return 0""")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_second_sigterm_does_not_break_the_cleaning_up(tmp_path: Path) -> None:
-    script = """
-import os, signal, sys
-from cli._common import make_parser, run
+def test_a_second_sigterm_does_not_break_the_cleaning_up() -> None:
+    done = run_script("""
 def command(args):
     try:
         os.kill(os.getpid(), signal.SIGHUP)
@@ -73,17 +96,12 @@ def command(args):
         for number in (signal.SIGHUP, signal.SIGTERM):
             os.kill(os.getpid(), number)
         print("cleaned up")
-    return 0
-sys.exit(run(lambda: make_parser("omni-x", "x"), command, []))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True
-    )
+    return 0""")
     assert (done.returncode, done.stdout) == (129, "cleaned up\n")
     assert one_line(done.stderr) == SAYS[signal.SIGHUP]
 
 
-@every_signal
+@signals(signal.SIGTERM)
 def test_in_the_middle_of_a_shard(number: int, tmp_path: Path, mark: str) -> None:
     noise_tree(tmp_path / "corpus", 6)
     tiny_encoder(tmp_path / "encoder")
@@ -103,7 +121,7 @@ def test_in_the_middle_of_a_shard(number: int, tmp_path: Path, mark: str) -> Non
     assert (tmp_path / "out" / "dev-clean" / "index.json").is_file()
 
 
-@every_signal
+@signals(signal.SIGTERM)
 def test_training_with_workers(number: int, tmp_path: Path, mark: str) -> None:
     write_split(tmp_path / "shards", "train-x", speech(32))
     write_split(tmp_path / "shards", "dev-x", speech(6, 5, 500, "bob"), role="eval")
@@ -124,7 +142,7 @@ def test_training_with_workers(number: int, tmp_path: Path, mark: str) -> None:
     assert "resumed at step 2" in again.stderr
 
 
-@every_signal
+@signals(signal.SIGTERM)
 def test_the_demo_ends_its_stage_and_waits_for_it(number: int, tmp_path: Path, mark: str) -> None:
     """The stage sends the signal to the demo alone, and then takes a moment to clean up."""
     stage = tmp_path / "stage.py"

@@ -16,6 +16,7 @@ from speech_kit import noise_tree, tiny_encoder
 
 from cli.extract import main
 
+MORE = (signal.SIGINT, signal.SIGTERM)
 # The signal comes from inside, in the middle of the second shard: no watcher has to catch the moment.
 RUNNER = """
 import os, sys
@@ -34,7 +35,9 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGHUP, *(pytest.param(n, marks=pytest.mark.slow) for n in MORE)]
+)
 def test_a_signal_in_mid_shard_leaves_whole_shards_and_nothing_else(
     tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -1,7 +1,6 @@
 """A run folder may be somebody's bytes or half of what it was: one line each, or success."""
 
 import contextlib
-import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mutate_kit import GONE, mutated
 from run_kit import FINGERPRINT, run_config, run_provenance
 from training_kit import tiny_lm
 
@@ -80,25 +80,12 @@ def places(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 WHOLE = {"config.json": {"schema": 1, **CONFIG}, "provenance.json": PROVENANCE}
 FIELDS = [(file, place) for file, tree in WHOLE.items() for place in places(tree)]
-DELETE = object()
 ODD = st.one_of(
-    st.just(DELETE),
+    st.just(GONE),
     st.sampled_from([None, True, -1, 0, 10**12, 10**30, -(10**30), 1.5, 1e308, "", "x" * 5000]),
     st.sampled_from([float("nan"), float("inf"), [], {}, [[]], [None], {"a": {"b": [1]}}]),
     st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s, max_size=3)),
 )
-
-
-def mutate(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
-    tree = copy.deepcopy(tree)
-    at = tree
-    for key in place[:-1]:
-        at = at[key]
-    if value is DELETE:
-        del at[place[-1]]
-    else:
-        at[place[-1]] = value
-    return tree
 
 
 @settings(
@@ -113,7 +100,7 @@ def test_any_field_of_a_run_may_be_anything(
         make(folder)
     file, place = field
     for name, tree in WHOLE.items():
-        changed = mutate(tree, place, value) if name == file else tree
+        changed = mutated(tree, place, value) if name == file else tree
         (folder / name).write_text(json.dumps(changed))
     with contextlib.suppress(OmniError):  # anything else, a hang or a full memory fails the test
         use(folder)
@@ -133,7 +120,7 @@ def test_a_file_that_is_no_such_json(folder: Path, file: str, content: bytes) ->
 
 
 def test_a_fault_is_named_by_file_and_field(folder: Path) -> None:
-    broken = mutate(WHOLE["config.json"], ("projector", "n_embd"), 10**12)
+    broken = mutated(WHOLE["config.json"], ("projector", "n_embd"), 10**12)
     (folder / "config.json").write_text(json.dumps(broken))
     one_line(r"`projector\.n_embd`.*less than.*config\.json", lambda: use(folder))
     (folder / "provenance.json").unlink()
@@ -279,13 +266,13 @@ def resume(folder: Path) -> None:
     runs.restore_state(runs.load_state(folder), fresh, optimizer, str(folder / "state.pt"))
 
 
-@pytest.mark.parametrize("odd", [DELETE, None, "x", -1, [], {}, torch.zeros(3), [-1, -1], {"a": 1}])
+@pytest.mark.parametrize("odd", [GONE, None, "x", -1, [], {}, torch.zeros(3), [-1, -1], {"a": 1}])
 @pytest.mark.parametrize("key", sorted(state()[0]))
 def test_any_field_of_a_state_may_be_anything(folder: Path, key: str, odd: Any) -> None:
     whole = state()[0]
     runs.save_state(folder, whole)
     resume(folder)
-    runs.save_state(folder, mutate(whole, (key,), odd))
+    runs.save_state(folder, mutated(whole, (key,), odd))
     if key == "best" and isinstance(odd, int):
         return
     one_line(r"state\.pt", lambda: resume(folder))

@@ -5,7 +5,6 @@ of the tar cut and flipped: each reader gives the same data or an OmniError, in 
 """
 
 import contextlib
-import copy
 import json
 import shutil
 from collections.abc import Iterator
@@ -25,10 +24,10 @@ from hostile_kit import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mutate_kit import GONE, mutated
 
 from omni.errors import OmniError
 
-GONE = object()
 WRONG = [
     GONE, None, True, False, "", "x", "../../x", "/etc/passwd", "\x00", "\x1b[2J", 0, 1, -1, 2**31,
     2**63, -(2**70), 10**400, 0.5, -1e308, float("nan"), float("inf"), [], [[]], [None], [1] * 5,
@@ -54,18 +53,6 @@ def places(record: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
     elif isinstance(record, list):
         for i in range(min(len(record), 2)):
             yield from places(record[i], (*path, i))
-
-
-def mutated(record: Any, path: tuple[Any, ...], value: Any) -> Any:
-    record = copy.deepcopy(record)
-    inside = record
-    for step in path[:-1]:
-        inside = inside[step]
-    if value is GONE:
-        del inside[path[-1]]
-    else:
-        inside[path[-1]] = value
-    return record
 
 
 def check(folder: Path, expected: dict[str, Any], harmless: bool = False) -> None:

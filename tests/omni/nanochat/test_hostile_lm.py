@@ -1,7 +1,6 @@
 """An LM's meta, tensors and tokenizer may be anybody's bytes: one line each, bounded time and memory."""
 
 import contextlib
-import copy
 import json
 import pickle
 import zipfile
@@ -13,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mutate_kit import GONE, mutated
 from nanochat_kit import CONFIG, small_encoding, write
 from nanochat_reference import ruled_state
 
@@ -41,9 +41,8 @@ META = {
 PLACES = [(key,) for key in META] + [
     (key, inner) for key in ("model_config", "user_config") for inner in META[key]
 ]
-DELETE = object()
 ODD = st.one_of(
-    st.just(DELETE),
+    st.just(GONE),
     st.sampled_from([None, True, -1, 0, 1, 10**6, 10**12, 10**30, -(10**30), 1.5, 1e308, ""]),
     st.sampled_from([float("nan"), float("inf"), [], {}, [[]], "x" * 5000, "S" * 5000]),
     st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s, max_size=3)),
@@ -60,14 +59,7 @@ def test_any_field_of_a_meta_may_be_anything(
 ) -> None:
     if not (tmp_path / "model_000007.pt").exists():
         write(tmp_path, era="C")
-    meta: Any = copy.deepcopy(META)
-    at = meta
-    for key in place[:-1]:
-        at = at[key]
-    if value is DELETE:
-        del at[place[-1]]
-    else:
-        at[place[-1]] = value
+    meta = mutated(META, place, value)
     (tmp_path / "meta_000007.json").write_text(json.dumps(meta))
     with contextlib.suppress(OmniError):  # anything else fails the test
         load_checkpoint(tmp_path)
@@ -178,10 +170,10 @@ def test_the_good_state_reads() -> None:
 
 
 @pytest.mark.parametrize("field", sorted(GOOD))
-@pytest.mark.parametrize("odd", [DELETE, None, 3, "", [], {}, b"x", {b"a": "b"}, {"a": -1}, [[[]]]])
+@pytest.mark.parametrize("odd", [GONE, None, 3, "", [], {}, b"x", {b"a": "b"}, {"a": -1}, [[[]]]])
 def test_any_field_of_a_tokenizer_may_be_anything(field: str, odd: object) -> None:
     state: dict[str, Any] = dict(GOOD)
-    if odd is DELETE:
+    if odd is GONE:
         del state[field]
     else:
         state[field] = odd
