@@ -76,7 +76,7 @@ def run(
     if missing.shards:
         kind = Kind(encoder.device.type, compute_name(encoder))
         with claim(job.spec, kind, missing.shards, allow_mixed):
-            open_for_writing(job.spec, len(job.plan), missing.stale)
+            open_for_writing(job.spec, missing.stale)
             if ray_workers:
                 from extract.ray_engine import run_ray
 

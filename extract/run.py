@@ -22,7 +22,13 @@ from omni.errors import OmniError
 from omni.formats.manifest import Manifest
 from omni.formats.records import shard_name
 from omni.formats.shard_verify import verify_shard
-from omni.formats.shard_writer import SplitSpec, StoredDtype, clear_split, write_index
+from omni.formats.shard_writer import (
+    SplitSpec,
+    StoredDtype,
+    clear_split,
+    refuse_beyond,
+    write_index,
+)
 from omni.whisper.encoder import Layers, WhisperEncoder, frame_count
 from omni.whisper.window import EXACT, Window
 
@@ -69,8 +75,8 @@ def extract_split(
     """Plan, skip what is committed, make the rest.
 
     Raises:
-        OmniError: shards made otherwise are there and `overwrite` is not set; the disk is too
-            small; too many failures.
+        OmniError: shards made otherwise, or more of them, are there and `overwrite` is not set; the
+            disk is too small; too many failures.
     """
     start = time.monotonic()
     rank = rank or Rank()
@@ -82,6 +88,7 @@ def extract_split(
                 mend="remove the folder first",
             )
         clear_split(job.spec.folder)
+    refuse_beyond(job.spec, len(job.plan))
     if settings.repair:
         drop_faulty(job, rank)
     mine = shards_of_rank(len(job.plan), rank.rank, rank.world_size)

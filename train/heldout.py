@@ -4,6 +4,7 @@ Must not know files: it chooses among utterances, by hash, so that no order of r
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,8 @@ def hold_out(utterances: Sequence[Known]) -> HeldOut:
 
     Speakers, in order of a hash of their name, until a hundredth of the utterances is held out;
     a speaker with whom it would be more than a tenth is passed over. Where no speaker is small
-    enough, or none is named, single utterances, in order of a hash of their id.
+    enough, or none is named, single utterances, in order of a hash of their id. Audio that many
+    ids share is passed over where there is other: with it all of them would be lost to training.
 
     Raises:
         OmniError: fewer than two utterances.
@@ -45,12 +47,13 @@ def hold_out(utterances: Sequence[Known]) -> HeldOut:
         )
     wanted = min(max(FEWEST, round(n * SHARE)), n - 1)
     most = min(max(FEWEST, int(n * LARGEST_SHARE)), n - 1)
-    speakers, held = _whole_speakers(spoken, wanted, most)
+    rare = _rare(spoken, wanted, most)
+    speakers, held = _whole_speakers(spoken, rare, wanted, most)
     if len(_texts(held)) < 2 and len(held) == most:
         speakers, held = [], []  # no room for a second text
     if speakers:
         wanted = max(len(held), min(FEWEST, most))
-    single = _singles(spoken, held, wanted, most)
+    single = _singles(rare, held, wanted, most)
     held += single
     ids = {u.id for u in held}
     audio = {u.sha256 for u in held if u.sha256}
@@ -68,10 +71,21 @@ def hold_out(utterances: Sequence[Known]) -> HeldOut:
     return HeldOut(tuple(sorted(ids)), tuple(sorted(twins)), note)
 
 
+def _rare(spoken: Sequence[Known], wanted: int, most: int) -> Sequence[Known]:
+    """Those of whose audio there are so few copies that they can all leave training; everything
+    where that is too little to judge by."""
+    copies = Counter(u.sha256 for u in spoken if u.sha256)
+    rare = [u for u in spoken if (copies[u.sha256] - 1) * wanted <= most]
+    is_enough = len(rare) >= wanted and len(_texts(rare)) >= min(2, len(_texts(spoken)))
+    return rare if is_enough else spoken
+
+
 def _whole_speakers(
-    spoken: Sequence[Known], wanted: int, most: int
+    spoken: Sequence[Known], rare: Sequence[Known], wanted: int, most: int
 ) -> tuple[list[str], list[Known]]:
-    """Speakers with all they say, at most `most` utterances; none may fit. No name, no speaker."""
+    """Speakers with all they say, at most `most` utterances and all of them rare; none may fit. No
+    name, no speaker."""
+    allowed = Counter(u.speaker for u in rare)
     by_speaker: dict[str, list[Known]] = {}
     for known in spoken:
         by_speaker.setdefault(known.speaker, []).append(known)
@@ -81,7 +95,8 @@ def _whole_speakers(
     for speaker in sorted(by_speaker, key=_hash):
         if len(held) >= wanted:
             break
-        if len(held) + len(by_speaker[speaker]) <= most:
+        n = len(by_speaker[speaker])
+        if len(held) + n <= most and allowed[speaker] == n:
             chosen.append(speaker)
             held += by_speaker[speaker]
     return chosen, held

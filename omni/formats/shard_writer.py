@@ -267,12 +267,12 @@ def write_index(spec: SplitSpec, n_shards: int) -> dict[str, Any] | None:
     return index
 
 
-def open_for_writing(spec: SplitSpec, n_shards: int, stale: Iterable[int] = ()) -> None:
-    """Take the index away while shards change, and the commit marks of those to be replaced: no rank
-    that ends before them may index what they were.
+def refuse_beyond(spec: SplitSpec, n_shards: int) -> None:
+    """A folder may hold no more shards than the plan has: an index of fewer would lose them without
+    a word.
 
     Raises:
-        OmniError: the folder holds more shards than the plan; they would be neither kept nor told.
+        OmniError: it does.
     """
     beyond = spec.folder / f"{shard_name(spec.split, n_shards)}.json"
     if beyond.is_file():
@@ -281,6 +281,11 @@ def open_for_writing(spec: SplitSpec, n_shards: int, stale: Iterable[int] = ()) 
             str(spec.folder),
             "a smaller --limit or another corpus: choose another --out, or --overwrite",
         )
+
+
+def open_for_writing(spec: SplitSpec, stale: Iterable[int] = ()) -> None:
+    """Take the index away while shards change, and the commit marks of those to be replaced: no rank
+    that ends before them may index what they were."""
     (spec.folder / INDEX_NAME).unlink(missing_ok=True)
     for shard in stale:
         (spec.folder / f"{shard_name(spec.split, shard)}.json").unlink(missing_ok=True)

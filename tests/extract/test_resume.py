@@ -81,6 +81,12 @@ def test_a_rerun_without_a_change_makes_nothing(corpus: Corpus, capsys) -> None:
     assert "made anew" not in capsys.readouterr().out
 
 
+def test_a_limit_at_the_end_of_a_shard_takes_no_shards_from_the_index(corpus: Corpus) -> None:
+    before = (corpus.out / "talks" / "index.json").read_bytes()
+    assert corpus.extract("--limit", "2") == 1  # as if the corpus had lost a shard's utterances
+    assert (corpus.out / "talks" / "index.json").read_bytes() == before
+
+
 def test_corrections_are_taken_in_and_one_line_says_so(corpus: Corpus, capsys) -> None:
     (corpus.folder / "u0.txt").write_text("text of u0, corrected\n")
     (corpus.folder / "u2.txt").write_text("text of u2\n")

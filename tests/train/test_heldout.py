@@ -89,6 +89,27 @@ def test_equal_audio_under_another_id_leaves_training_with_it() -> None:
     assert "their audio trains as well, under 58 other ids" in hold_out(one_sound).note
 
 
+@pytest.mark.parametrize("n_common", [20, 150, 190])
+@pytest.mark.parametrize("speakers", [("ann",), ("ann", "bob"), tuple("abcdefghijklmnopqrst")])
+def test_audio_that_many_ids_share_is_not_held_out_where_there_is_other(
+    n_common: int, speakers: tuple[str, ...]
+) -> None:
+    for start in range(10):  # whatever the hashes say
+        known = [
+            Known(
+                f"{start}-{i}",
+                speakers[i % len(speakers)],
+                f"t{i}",
+                "hum" if i < n_common else f"{i}",
+            )
+            for i in range(200)
+        ]
+        held = hold_out(known)
+        assert len(held.ids) >= 2
+        assert not {k.sha256 for k in known if k.id in held.ids} & {"hum"}
+        assert "trains as well" not in held.note
+
+
 def test_one_utterance_is_refused() -> None:
     with pytest.raises(OmniError, match="a single utterance"):
         hold_out(people(("ann", 1)))

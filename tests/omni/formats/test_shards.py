@@ -24,7 +24,7 @@ from omni.formats.shard_writer import (
     clear_split,
     committed,
     encode_features,
-    open_for_writing,
+    refuse_beyond,
     write_index,
 )
 from omni.formats.shards import escape_key, read, read_shard
@@ -276,9 +276,9 @@ def test_a_committed_shard_is_kept_and_another_configuration_refused(tmp_path: P
 
 def test_more_shards_than_planned_are_refused_and_clearing_takes_all(tmp_path: Path) -> None:
     spec = write_split(tmp_path)
-    open_for_writing(spec, 2)
+    refuse_beyond(spec, 2)
     with pytest.raises(OmniError, match="more shards"):
-        open_for_writing(spec, 1)
+        refuse_beyond(spec, 1)
     clear_split(spec.folder)
     assert list(spec.folder.iterdir()) == []
 
