@@ -7,6 +7,7 @@ a table is stored, or which files there are.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ AUDIO = (
 TEXT = ("text", "transcript", "sentence", "transcription", "normalized_text", "raw_text")
 SPEAKER = ("speaker", "speaker_id", "speaker_name", "client_id", "spk", "spk_id")
 SEX = ("sex", "gender")
+SPLIT = ("split", "subset", "partition", "set")
 NEMO = "audio_filepath"  # a duration without an offset cuts there, and nowhere else
 _FEMALE = {"f", "female", "female_feminine", "feminine", "woman"}
 _MALE = {"m", "male", "male_masculine", "masculine", "man"}
 _MEANINGS = {
-    "start": {"start", "begin", "offset", "onset", "tmin", "xmin"},
-    "end": {"end", "stop", "tmax", "xmax"},
+    "start": {"start", "begin", "beg", "offset", "onset", "tmin", "xmin"},
+    "end": {"end", "stop", "fin", "finish", "tmax", "xmax"},
     "length": {"duration", "dur"},
     "channel": {"channel", "chan"},
 }
@@ -36,6 +38,12 @@ _MEANINGS = {
 _SECONDS = {
     *("time", "s", "sec", "secs", "second", "seconds", "audio", "segment", "seg", "utterance"),
     *("utt", "clip", "t", "ts", "speech", "timestamp"),
+}  # fmt: skip
+# Two columns that are a piece's times where both hold times, and anything else where not.
+_PAIRS = (("from", "to"), ("t0", "t1"), ("t_0", "t_1"))
+# Columns that may hold both times in one value.
+_INTERVALS = {
+    *("timestamp", "timestamps", "segment", "span", "interval", "time", "times", "chunk", "range"),
 }  # fmt: skip
 _NUMBERED = {"id", "idx", "index", "no", "number", "audio"}
 _OF_TEXT = {
@@ -59,11 +67,13 @@ class Entry:
     cuts_by_duration: bool = False  # a duration alone is the end, not just the file's length
     channel: str = ""  # of a recording with several
     id: str = ""  # "": by the file's name
+    split: str = ""  # that the table puts it in, if it holds several
 
 
 def is_wanted(name: str) -> bool:
     """Whether a column, by its folded name, matters to anyone here."""
-    return name in (*AUDIO, *TEXT, *SPEAKER, *SEX) or _meaning(name) != ""
+    others = (*chain.from_iterable(_PAIRS), *_INTERVALS, *SPLIT, "length")
+    return name in (*AUDIO, *TEXT, *SPEAKER, *SEX, *others) or _meaning(name) != ""
 
 
 def entries_of(table: Table) -> list[Entry]:
@@ -99,6 +109,7 @@ def _entry(row: Row, path: Path) -> Entry:
         duration=duration,
         cuts_by_duration=NEMO in row.values,
         channel=_first(row, channels, path),
+        split=next((v for n in SPLIT if isinstance(v := row.values.get(n), str) and v), ""),
     )
 
 
@@ -151,8 +162,9 @@ def _span(row: Row, path: Path) -> tuple[float | None, float | None, float | Non
     """
     found: dict[str, tuple[str, float]] = {}
     odd = ""
+    paired = _paired(row)
     for name in row.values:
-        meaning = _meaning(name)
+        meaning = paired.get(name) or _meaning(name)
         value = _text(row.values[name], row, name, path) if meaning else ""
         if not value or meaning == "channel":
             continue
@@ -169,6 +181,7 @@ def _span(row: Row, path: Path) -> tuple[float | None, float | None, float | Non
         what = f"row {row.number}, column {odd}: a place in the file that is not in seconds"
         raise OmniError(what, str(path), "give start and end, in seconds, or leave the column out")
     start, end, duration = (found[m][1] if m in found else None for m in ("start", "end", "length"))
+    _refuse_hidden(row, path, start is not None and end is None and duration is None)
     if start is not None and end is None and duration is not None:
         start, end, duration = start, start + duration, None
     elif end is not None:
@@ -176,6 +189,42 @@ def _span(row: Row, path: Path) -> tuple[float | None, float | None, float | Non
     if end is not None and end <= (start or 0.0):
         raise OmniError(f"row {row.number}: the piece ends before it begins", str(path))
     return start, end, duration
+
+
+def _paired(row: Row) -> dict[str, str]:
+    """Meanings of columns that are times only where both of a pair hold times."""
+    for start, end in _PAIRS:
+        one, two = (_seconds(str(row.values.get(n, "")).strip() or "?") for n in (start, end))
+        if one is not None and two is not None:
+            return {start: "start", end: "end"}
+    return {}
+
+
+def _refuse_hidden(row: Row, path: Path, lacks_end: bool) -> None:
+    """Refuse a piece that is told in a way that is not read.
+
+    Raises:
+        OmniError: two times in one value; a `length`, of unknown unit, behind a start.
+    """
+    mend = "give start and end, in seconds, a column each"
+    for name in _INTERVALS & row.values.keys():
+        if _is_interval(row.values[name]):
+            what = f"row {row.number}, column {name}: a piece of the file in one value"
+            raise OmniError(what, str(path), mend)
+    if lacks_end and row.values.get("length") not in (None, ""):
+        what = f"row {row.number}, column length: behind a start, is it seconds?"
+        raise OmniError(what, str(path), f"call it duration if it is; {mend}")
+
+
+def _is_interval(value: Any) -> bool:
+    """`[0.5, 2]`, `0.5-2.0`, `0:01.5 --> 0:02`: two times, the first of them smaller."""
+    if isinstance(value, dict):
+        value = [value.get(name) for name in ("start", "end")]
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "")
+    parts = re.split(r"\s*(?:,|;|-->|-|\u2013|\s|\.\.)\s*", text.strip(" ()[]"))
+    times = [_seconds(part) if part else None for part in parts]
+    one, two = times if len(times) == 2 else (None, None)
+    return one is not None and two is not None and one < two
 
 
 def _seconds(value: str) -> float | None:

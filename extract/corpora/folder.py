@@ -3,9 +3,12 @@
 Must not know about encoders or shards.
 """
 
+import contextlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from extract.corpora.columns import Entry
 from extract.corpora.entries import read_entries
 from extract.corpora.listed import listed_pieces
 from extract.corpora.rows import Header, Piece, make_row, read_headers, say_left_out
@@ -38,7 +41,7 @@ def folder_manifest(
     """
     if not folder.is_dir():
         raise OmniError("no such folder", f"--audio-dir {shown(folder)}")
-    role = role or role_of(split)
+    told, role = role is not None, role or role_of(split)
     tree = walk(folder)
     if not tree.audio:
         mend = f"looked for {' '.join(sorted(AUDIO_SUFFIXES))}"
@@ -51,7 +54,10 @@ def folder_manifest(
             raise OmniError(
                 "a table is read from a disk", transcripts, "download it, name the file"
             )
-        listed = listed_pieces(read_entries(Path(transcripts)), tree, Path(transcripts))
+        entries = read_entries(Path(transcripts))
+        if role == "train" and not told:
+            _refuse_evaluation(entries, split, transcripts)
+        listed = listed_pieces(entries, tree, Path(transcripts))
         pieces, headers = listed.pieces, listed.headers
         others = [
             (listed.unlisted, "files of the folder are not in the table"),
@@ -60,6 +66,25 @@ def folder_manifest(
     rows = [make_row(p, folder, headers[p.path] if p.path else Header()) for p in pieces]
     say_left_out(rows, [*others, (len(tree.closed), "folders can't be entered")])
     return make_manifest(split, folder, rows, role)
+
+
+def _refuse_evaluation(entries: Sequence[Entry], split: str, table: str) -> None:
+    """Refuse to train on what the table itself puts aside.
+
+    Raises:
+        OmniError: rows of a split that evaluates by its name.
+    """
+    sides = dict.fromkeys({entry.split for entry in entries}, "train")
+    for name in sides:
+        with contextlib.suppress(OmniError):  # a name that does not tell
+            sides[name] = role_of(name)
+    rows = [entry for entry in entries if sides[entry.split] == "eval"]
+    if rows:
+        what = f"{len(rows)} rows are of split {rows[0].split}, row {rows[0].number} the first"
+        mend = (
+            f"split {split} trains: leave them out, or say --role train (or eval) if all is meant"
+        )
+        raise OmniError(what, table, mend)
 
 
 def _pieces_of_files(tree: Tree, needs_text: bool) -> tuple[list[Piece], list[tuple[int, str]]]:
