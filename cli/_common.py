@@ -16,16 +16,19 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import cli
 from cli._stop import Stopped, stop_signals
-from omni.errors import OmniError, printable
+from omni.errors import OmniError, is_out_of_memory, printable
 
 EXIT_USAGE = 2
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 EXIT_BROKEN_PIPE = 141  # as a shell shows a program that SIGPIPE ended
 LONGEST_MESSAGE = 600  # characters; a library's message can be a page
+
+LESS = "take less at a time: smaller batches"
+HALVES = ("batch_size", "utterances")  # options that bound what is held at once
 
 MENDS = {
     errno.ENOSPC: "make room and run the same command again",
@@ -71,19 +74,22 @@ def run(
         sys.excepthook = sys.__excepthook__
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     ending: BaseException
+    less = LESS
     try:
         with stop_signals():
             _take_any_character()
             _name_the_user()
             warnings.showwarning = _one_line
             try:
-                return _flushed(command(build_parser().parse_args(argv)))
+                args = build_parser().parse_args(argv)
+                less = _halved(args)
+                return _flushed(command(args))
             except SystemExit as error:  # --help, --version, a wrong option
                 _flushed(0)
                 raise error
     except (Exception, KeyboardInterrupt) as error:
         ending = error
-    end = explain(ending)
+    end = explain(ending, less)
     if debug:
         traceback.print_exception(ending)
     _let_go_of_output()
@@ -100,8 +106,12 @@ class Ending(NamedTuple):
     status: int
 
 
-def explain(error: BaseException) -> Ending:
-    """One line and an exit status for whatever ended a command."""
+def explain(error: BaseException, less: str = LESS) -> Ending:
+    """One line and an exit status for whatever ended a command.
+
+    Args:
+        less: what takes less memory.
+    """
     if isinstance(error, Stopped):
         return Ending(f"stopped by {error}: {cli.AGAIN}", 128 + error.number)
     if isinstance(error, KeyboardInterrupt):
@@ -112,8 +122,8 @@ def explain(error: BaseException) -> Ending:
         return Ending("", EXIT_BROKEN_PIPE)
     if isinstance(error, OSError):
         return Ending(f"error: {_environment(error)}", 1)
-    if _is_out_of_memory(error):
-        full = OmniError("out of memory", _fold(str(error)), "take less at a time: smaller batches")
+    if is_out_of_memory(error):
+        full = OmniError("out of memory", _fold(str(error)), less)
         return Ending(f"error: {full}", 1)
     what = _fold(f"{type(error).__name__}: {error}".rstrip(": "))
     fault = OmniError(f"internal error: {what}", _place(error), "run again with --debug, report it")
@@ -130,12 +140,13 @@ def _environment(error: OSError) -> OmniError:
     return OmniError(said, where, MENDS.get(error.errno or 0, ""))
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Python's own, or torch's, which is not imported for this."""
-    torch: Any = sys.modules.get("torch")
-    return isinstance(error, MemoryError) or (
-        torch is not None and isinstance(error, torch.OutOfMemoryError)
-    )
+def _halved(args: argparse.Namespace) -> str:
+    """The option that halves what a command holds at once, with its value."""
+    for name in HALVES:
+        value = getattr(args, name, None)
+        if isinstance(value, int) and value > 1:
+            return f"--{name.replace('_', '-')} {value // 2} takes about half of it"
+    return LESS
 
 
 def _place(error: BaseException) -> str:

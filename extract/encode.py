@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from omni.errors import is_out_of_memory
 from omni.formats.manifest import Problem
 from omni.whisper.encoder import Layers, WhisperEncoder
 from omni.whisper.window import Window
@@ -91,9 +92,11 @@ class BatchEncoder:
         """
         try:
             return Encoded(self._launch(windows, seconds), [])
-        except (torch.OutOfMemoryError, MemoryError, OSError):
+        except OSError:
             raise
-        except Exception:  # anything that a window's samples could bring about
+        except Exception as error:  # anything that a window's samples could bring about
+            if is_out_of_memory(error):
+                raise
             failed = self._failing(windows)
             if not failed or self._fails_on_silence(windows[0]):
                 raise
@@ -106,9 +109,11 @@ class BatchEncoder:
         for window in windows:
             try:
                 self._launch([window], {"mel": 0.0, "encode": 0.0})
-            except (torch.OutOfMemoryError, MemoryError, OSError):
+            except OSError:
                 raise
             except Exception as error:
+                if is_out_of_memory(error):
+                    raise
                 text = " ".join(str(error).split())[:300]
                 failed.append((window, f"can't be encoded: {type(error).__name__}: {text}"))
         return failed

@@ -3,7 +3,9 @@
 Must not know about any stage: it is raised from everywhere and caught by the commands.
 """
 
+import sys
 import unicodedata
+from typing import Any
 
 
 class OmniError(Exception):
@@ -35,6 +37,19 @@ class OmniError(Exception):
     def __reduce__(self) -> tuple[type["OmniError"], tuple[str, str, str, int]]:
         """Worker processes hand it to the parent whole."""
         return (OmniError, (self.what, self.where, self.mend, self.exit_code))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, a device's, or a CPU's under torch (not imported for this).
+
+    On a CPU torch raises a plain RuntimeError: nothing but its allocator's name tells it. Here alone
+    a message is looked into.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    of_cpu = type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
+    return of_cpu or isinstance(error, MemoryError)
 
 
 def printable(text: str) -> str:

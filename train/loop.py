@@ -7,8 +7,8 @@ know how a gradient is made (step.py) or what is in a shard.
 
 import contextlib
 import json
+import os
 import platform
-import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -34,6 +34,7 @@ from train.augment import Augmentation
 from train.clock import Clock
 from train.content import changes
 from train.data import TrainingData, read_sides
+from train.memory import enough_memory, halved, memory_gb
 from train.options import TrainOptions
 from train.passes import BatchRule
 from train.ranks import ranks
@@ -61,18 +62,15 @@ def train(
             that is not finite; an LM that changed.
     """
     with ranks(options.device) as (rank, world, device):
-        session = _open(options, folder, resume, command, rank, world, device)
+        with enough_memory("the LM and the projector", halved(options.hidden, "--hidden")):
+            session = _open(options, folder, resume, command, rank, world, device)
         if session.step == 0 and rank == 0:
             runs.save_projector(folder, "init", session.trainee.projector)
             _evaluate(session)
-        try:
+        micro = session.trainee.micro
+        mend = f"{halved(micro, '--micro-batch-size')} and changes no result"
+        with enough_memory(f"micro-batch of {micro}", mend):
             _run_steps(session)
-        except torch.OutOfMemoryError as error:
-            micro = session.trainee.micro
-            raise OmniError(
-                "out of memory", f"micro-batch of {micro}",
-                f"--micro-batch-size {max(micro // 2, 1)} halves it and changes no result",
-            ) from error  # fmt: skip
         if session.trainee.lm.exact_hash() != session.lm_bits:
             raise OmniError("the frozen LM has changed during training", where=str(folder))
         if rank == 0:
@@ -161,6 +159,8 @@ def _open(
         "train": options.to_json(),
     }
     if rank == 0 and state is None:
+        # Of a start that was killed before its first checkpoint.
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
         runs.create_run(
             folder, config, _provenance(data, lm_hash, str(lm.dtype), meta, options, command)
         )
@@ -224,7 +224,7 @@ def _log_step(
         "soft_per_s": figures.n_soft / seconds,
         "data_wait": clock.share,
         "padding": 1 - figures.n_frames / max(figures.n_padded, 1),
-        "memory_gb": _memory_gb(session.trainee.lm.device),
+        "memory_gb": memory_gb(session.trainee.lm.device),
     }
     own = {
         "loss": figures.loss,
@@ -277,9 +277,9 @@ def _evaluate(session: _Session) -> None:
 
 
 def _save(session: _Session) -> None:
-    """The checkpoint. Resume reads state.pt alone, so a kill between two files costs nothing."""
+    """The checkpoint. Resume reads state.pt alone, and makes the other file again: a kill between the
+    two costs nothing."""
     trainee = session.trainee
-    runs.save_projector(session.folder, "last", trainee.projector)
     state = {
         "step": session.step,
         "position": list(session.position),
@@ -291,6 +291,7 @@ def _save(session: _Session) -> None:
         "world": session.world,
     }
     runs.save_state(session.folder, state)
+    runs.save_projector(session.folder, "last", trainee.projector)
 
 
 def _refuse_overwriting(folder: Path, resume: bool) -> None:
@@ -300,8 +301,9 @@ def _refuse_overwriting(folder: Path, resume: bool) -> None:
 
 def _resumable(options: TrainOptions, data: TrainingData, folder: Path) -> runs.RunState | None:
     """The state to go on from, or None to start; refuses to change the data or the recipe."""
-    if not (folder / "state.pt").exists():
-        return None  # not begun, or killed before its first checkpoint
+    if not os.path.lexists(folder / "state.pt"):
+        _refuse_without_state(folder)
+        return None
     run = runs.load_run(folder)
     then = run.provenance.get("content", data.content)  # a run may be older than this record
     changed = changes(then, data.content)
@@ -319,6 +321,17 @@ def _resumable(options: TrainOptions, data: TrainingData, folder: Path) -> runs.
             mend="repeat the options of the first start, or choose another --run",
         )
     return runs.load_state(folder)
+
+
+def _refuse_without_state(folder: Path) -> None:
+    """Without a state a run was not begun, or was killed before its first checkpoint; if it has one,
+    starting anew would write over it."""
+    last = folder / "projector-last.safetensors"
+    if os.path.lexists(last):
+        raise OmniError(
+            "this run has a checkpoint and no state.pt to go on from", str(folder),
+            "copy state.pt back, or choose another --run",
+        )  # fmt: skip
 
 
 def _restore(session: _Session, state: runs.RunState) -> None:
@@ -341,6 +354,7 @@ def _restore(session: _Session, state: runs.RunState) -> None:
     session.last_eval = json.loads(state["eval"])
     if session.rank == 0:
         runs.trim_metrics(session.folder, session.step)
+        runs.save_projector(session.folder, "last", session.trainee.projector)
     session.tracker.say(
         f"resumed at step {session.step}, pass {session.position.number}, "
         f"batch {session.position.batch}"
@@ -379,11 +393,3 @@ def _say(text: str) -> None:
 
 def _say_nothing(text: str) -> None:
     """What ranks other than 0 say."""
-
-
-def _memory_gb(device: torch.device) -> float:
-    """Peak so far: of the device, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if platform.system() == "Darwin" else 1024  # ru_maxrss is in KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -24,7 +24,7 @@ from train.loop import train
 from train.options import TrainOptions
 
 # The command, in a process that SIGKILL ends at a step: inside the checkpoint if there is one, after the
-# projector's file and before the state's.
+# state's file and before the projector's.
 DIES_AT_STEP = """
 import os, signal, sys
 from cli.train_projector import main
@@ -41,12 +41,12 @@ def log_and_die(session, *rest):
     if step == target and step % 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-def die_or_save(folder, state):
+def save_and_die(folder, state):
+    save_state(folder, state)
     if step == target:
         os.kill(os.getpid(), signal.SIGKILL)
-    save_state(folder, state)
 
-loop._log_step, runs.save_state = log_and_die, die_or_save
+loop._log_step, runs.save_state = log_and_die, save_and_die
 sys.exit(main())
 """
 
