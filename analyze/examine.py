@@ -30,8 +30,9 @@ from omni.encoder import DEFAULT_ENCODER, frames_per_second
 from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
 from omni.evaluation.figures import Figures
+from omni.evaluation.verdict import selection_note
 from omni.formats.shards import Sample
-from omni.formats.splits import SplitIndex, find_splits
+from omni.formats.splits import SplitIndex, bears_name, find_splits, name_apart
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
 from omni.runs import Run
 
@@ -72,6 +73,7 @@ class Setting:
     checkpoint: str
     splits: Sequence[SplitIndex]
     held_out: bool  # whether training saw none of the samples
+    selection: str  # that some of the samples chose the checkpoint; "" if none did
     samples: Sequence[Sample]
 
     @property
@@ -141,8 +143,9 @@ def set_up(run: Run, request: Request) -> Setting:
     paths = [str(entry.path) for split in splits for entry in split.shards]
     samples = sample.load(paths, request.utterances, request.seed, ids)
     held_out = bool(ids) or all(split.role != "train" for split in splits)
+    selection = _selection(run, checkpoint, () if ids else splits)
     return Setting(
-        run, lm, tok, template, trained, untrained, checkpoint, splits, held_out, samples
+        run, lm, tok, template, trained, untrained, checkpoint, splits, held_out, selection, samples
     )
 
 
@@ -225,6 +228,25 @@ def _splits(run: Run, request: Request) -> tuple[list[SplitIndex], Sequence[str]
     if not request.shards and run.held_out:
         return [split for split in found if split.role == "train"], run.held_out
     return [split for split in found if split.role == "eval"] or found, ()
+
+
+def _selection(run: Run, checkpoint: str, splits: Sequence[SplitIndex]) -> str:
+    """That some of what is judged chose the checkpoint, and what had no say; "" where none of it did.
+
+    Args:
+        splits: that are judged by; none where the run's own held-out utterances are.
+    """
+    chosen_by = run.chosen_by(checkpoint)
+    if not chosen_by:
+        return ""
+    named = name_apart(splits)
+    choosers = [name for name, split in named.items() if bears_name(split, chosen_by)]
+    if splits and not choosers:
+        return ""
+    others = dict.fromkeys([*named, *run.clean_splits(checkpoint)])
+    clean = [name for name in others if name not in choosers]
+    mend = " Give --shards a folder of theirs to be judged by them alone." if clean else ""
+    return f"{selection_note(chosen_by, clean)}.{mend}"
 
 
 def _pictures(
@@ -322,6 +344,7 @@ def _circumstances(s: Setting, e: Evidence) -> Circumstances:
         finished=max((int(line["step"]) for line in lines), default=0) >= steps,
         base_model=s.template.kind == "base",
         single_tokens_of=e.trained.detail,
+        selection=s.selection,
     )
 
 

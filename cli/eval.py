@@ -131,7 +131,7 @@ def command(args: argparse.Namespace) -> int:
     language = args.language or trained.language
     features = trained.provenance["fingerprint_config"]
     decoder = _load_decoder(args, features, device, language)
-    chosen_by = trained.chosen_by(args.checkpoint)
+    chosen_by = _name_here(trained.chosen_by(args.checkpoint), splits)
     for name, read in sets.items():
         samples = read()
         figures = evaluate(
@@ -153,9 +153,9 @@ def command(args: argparse.Namespace) -> int:
         if beside is not None:
             judged["cascade_verdict"] = beside
         if name == chosen_by:
-            here = [s.split for s in splits if s.role == "eval" and s.split != name]
-            clean = dict.fromkeys([*here, *trained.clean_splits(args.checkpoint)])
-            judged["selection"] = selection_note(name, list(clean))
+            others = [*sets, *trained.clean_splits(args.checkpoint)]
+            clean = [other for other in dict.fromkeys(others) if other != name]
+            judged["selection"] = selection_note(name, clean)
         results[name] = judged
         _print(name, judged)
     if args.json:
@@ -173,24 +173,33 @@ def _sets(
         OmniError: there is none.
     """
     from omni.errors import OmniError
-    from omni.formats.splits import find_splits, read_ids, read_split
-    from train.data import HELD_OUT_NAME
+    from omni.formats.splits import find_splits, name_apart, read_ids, read_split
 
     options = trained.config["train"]
     roots = args.shards or [*options["shards"], *options["eval_shards"]]
     found = [split for root in roots for split in find_splits(root)]
     splits = [s for s in found if (s.split in args.split if args.split else s.role == "eval")]
     sets: dict[str, Callable[[], list[Sample]]] = {
-        split.split: partial(read_split, split, args.limit) for split in splits
+        name: partial(read_split, split, args.limit) for name, split in name_apart(splits).items()
     }
     if trained.held_out and not (args.shards or args.split):
         splits = found
-        sets[HELD_OUT_NAME] = partial(read_ids, found, trained.held_out, args.limit)
+        name = trained.config["select"]  # nothing else that it had could choose
+        sets[name] = partial(read_ids, found, trained.held_out, args.limit)
     if not sets:
         raise OmniError(
             "no split to evaluate", ", ".join(args.split or roots), "extract one, or name one"
         )
     return splits, sets
+
+
+def _name_here(chosen_by: str, splits: Sequence["SplitIndex"]) -> str:
+    """What the split that chose the checkpoint is called among these; they may be others than the
+    trainer had to tell apart."""
+    from omni.formats.splits import bears_name, name_apart
+
+    names = (name for name, split in name_apart(splits).items() if bears_name(split, chosen_by))
+    return next(names, chosen_by) if chosen_by else ""
 
 
 def _load_decoder(

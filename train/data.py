@@ -117,14 +117,14 @@ def read_sides(
         shards, held_out, note = _hold_out(shards, known)
         notes.append(note)
         eval_sets[_free_name(eval_sets)] = read_ids(splits, held_out, eval_limit)
-    everything = splits + list(sides.judges.values())
+    named = [*((split.split, split) for split in splits), *sides.judges.items()]
     return TrainingData(
         shards=shards,
         eval_sets=eval_sets,
         select=_selection_split(eval_sets),
-        fingerprint=everything[0].fingerprint,
-        fingerprint_config=everything[0].fingerprint_config,
-        splits=[{"split": s.split, "role": role_here(s), "n": s.n} for s in everything],
+        fingerprint=splits[0].fingerprint,
+        fingerprint_config=splits[0].fingerprint_config,
+        splits=[{"split": name, "role": role_here(s), "n": s.n} for name, s in named],
         held_out=held_out,
         content=content_of(splits, shards),
         texts=[[u.text for u in by_place] for by_place in known],

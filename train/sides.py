@@ -3,14 +3,18 @@
 Must not know samples, the model or the order of batches.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from omni.errors import OmniError
 from omni.formats.manifest import role_of
-from omni.formats.splits import SplitIndex, check_fingerprints, find_splits, usable_places
+from omni.formats.splits import (
+    SplitIndex,
+    check_fingerprints,
+    find_splits,
+    name_apart,
+    usable_places,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ def choose_sides(
     ]
     if eval_roots:
         judges = [split for root in eval_roots for split in find_splits(root)]
+        if not judges:
+            raise OmniError(
+                "no finished split to evaluate on", ", ".join(eval_roots), "extract one, or leave "
+                "--eval-shards out",
+            )  # fmt: skip
     if not any(usable_places(split, e.n_text) for split, _ in train for e in split.shards):
         found = ", ".join(f"{split.split} ({role_here(split)}, {split.n})" for split, _ in weighted)
         raise OmniError(
@@ -62,20 +71,6 @@ def choose_sides(
     named = name_apart(judges)
     check_fingerprints([split for split, _ in train] + list(named.values()))
     return Sides(train, named, tuple(notes))
-
-
-def name_apart(splits: Sequence[SplitIndex]) -> dict[str, SplitIndex]:
-    """Splits by name, each folder once; equal names get as much of the folder's path as it takes."""
-    folders = list({_place(split): split for split in splits}.values())
-    counts = Counter(split.split for split in folders)
-    named = {split.split: split for split in folders if counts[split.split] == 1}
-    for name in (name for name, count in counts.items() if count > 1):
-        same = [split for split in folders if split.split == name]
-        parts = [PurePath(_place(split)).parts[:-1] for split in same]
-        depth = next(d for d in range(1, 99) if len({p[-d:] for p in parts}) == len(parts))
-        for split, above in zip(same, parts, strict=True):
-            named["/".join([*above[-depth:], name])] = split
-    return named
 
 
 def role_here(split: SplitIndex) -> str:

@@ -4,9 +4,10 @@ Must not know the model, nor what a split is used for.
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from omni.errors import OmniError
 from omni.formats import shards as shard_files
@@ -69,6 +70,26 @@ def find_splits(root: str | Path) -> list[SplitIndex]:
     folders = [root] if isinstance(root, Path) else find_folders(root)
     found = [split for folder in folders for split in _splits_in(folder)]
     return list({str(split.folder): split for split in found}.values())
+
+
+def name_apart(splits: Sequence[SplitIndex]) -> dict[str, SplitIndex]:
+    """Splits by name, each folder once; equal names get as much of the folder's path as it takes."""
+    folders = list({str(split.folder.resolve()): split for split in splits}.values())
+    counts = Counter(split.split for split in folders)
+    named = {split.split: split for split in folders if counts[split.split] == 1}
+    for name in (name for name, count in counts.items() if count > 1):
+        same = [split for split in folders if split.split == name]
+        parts = [PurePath(str(split.folder.resolve())).parts[:-1] for split in same]
+        depth = next(d for d in range(1, 99) if len({p[-d:] for p in parts}) == len(parts))
+        for split, above in zip(same, parts, strict=True):
+            named["/".join([*above[-depth:], name])] = split
+    return named
+
+
+def bears_name(split: SplitIndex, name: str) -> bool:
+    """Whether `name` is the split's own, or what `name_apart` made of it."""
+    above = PurePath(str(split.folder.resolve())).parts[:-1]
+    return f"/{'/'.join(above)}/{split.split}".endswith(f"/{name}")
 
 
 def open_split(folder: str | Path) -> SplitIndex:

@@ -7,12 +7,12 @@ from training_kit import chat_tokenizer, speech, write_split
 
 from omni.errors import OmniError
 from omni.formats.shards import Sample
-from omni.formats.splits import find_splits
+from omni.formats.splits import find_splits, name_apart
 from train.content import changes, content_of
 from train.data import TrainingData, read_sides
 from train.passes import Shard
 from train.room import Room
-from train.sides import choose_sides, name_apart
+from train.sides import choose_sides
 
 
 def look(*roots: Path, **changes: object) -> TrainingData:
@@ -109,6 +109,18 @@ def test_no_test_split_chooses_the_checkpoint(tmp_path: Path, name: str) -> None
     write_split(folder.parent, folder.name, speech(4, 1, 0, "bob"), role="eval")
     write_split(tmp_path, "validation", speech(4, 1, 0, "cid"), role="eval")
     assert look(tmp_path / "train-x", folder, tmp_path / "validation").select == "validation"
+
+
+@pytest.mark.parametrize("name", ["empty", "emp*", "{empty,empty}", "unfinished"])
+@pytest.mark.filterwarnings("ignore:.*not finished")
+def test_a_place_without_a_split_to_evaluate_on_is_told(tmp_path: Path, name: str) -> None:
+    """Utterances of training would be held out instead, and nobody asked for that."""
+    write_split(tmp_path / "shards", "train-x", speech(8))
+    (tmp_path / "empty").mkdir()
+    made = write_split(tmp_path / "unfinished", "dev-x", speech(4, 5, 500, "bob"), role="eval")
+    (made.folder / "index.json").unlink()
+    with pytest.raises(OmniError, match="no finished split to evaluate on"):
+        choose_sides([str(tmp_path / "shards")], eval_roots=[str(tmp_path / name)])
 
 
 def room(limit: int, stretch: float = 0.0) -> Room:
