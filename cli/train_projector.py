@@ -66,7 +66,7 @@ def _add_recipe(parser: argparse.ArgumentParser, default: dict[str, Any]) -> Non
         help="utterances a step, over all ranks")  # fmt: skip
     g.add_argument("--batch-frames", type=_types.whole(), default=default["batch_frames"],
         help="instead: as many utterances as pad to so many frames (50 a second); 0: off")  # fmt: skip
-    g.add_argument("--lr", type=_types.number(above=0), default=default["lr"],
+    g.add_argument("--lr", type=_types.number(above=0, most=1000), default=default["lr"],
         help="peak learning rate")  # fmt: skip
     g.add_argument("--warmup", type=_types.whole(), default=default["warmup"],
         help="steps to the peak")  # fmt: skip

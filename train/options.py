@@ -42,7 +42,7 @@ class Bounds(NamedTuple):
 WHOLE, ONE_UP, POSITIVE, SHARE = Bounds(), Bounds(1), Bounds(above=0), Bounds(below=1)
 BOUNDS: dict[str, Bounds] = {
     "weights": POSITIVE, "stack": ONE_UP, "hidden": ONE_UP, "steps": WHOLE, "batch_size": ONE_UP,
-    "batch_frames": WHOLE, "micro_batch_size": WHOLE, "buffer": ONE_UP, "lr": POSITIVE,
+    "batch_frames": WHOLE, "micro_batch_size": WHOLE, "buffer": ONE_UP, "lr": Bounds(most=1000, above=0),
     "warmup": WHOLE, "clip": POSITIVE, "ctc_weight": WHOLE, "noise": WHOLE, "gain": WHOLE,
     "mask": SHARE, "stretch": SHARE, "seed": Bounds(most=2**63 - 1), "eval_every": WHOLE,
     "save_every": WHOLE, "eval_limit": WHOLE, "decode_limit": WHOLE, "workers": WHOLE,

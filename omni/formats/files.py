@@ -69,7 +69,7 @@ def locate(name: str | Path) -> Path:
     The latter reads as a Path does: open, stat, iterdir, glob, parent and `/`.
 
     Raises:
-        OmniError: no such store, or its package is not installed.
+        OmniError: no such store, its package is not installed, or it can't be reached.
     """
     if isinstance(name, Path) or "://" not in str(name):
         return Path(name)
@@ -80,6 +80,9 @@ def locate(name: str | Path) -> Path:
         raise OmniError("a package for this store is missing", str(name), str(error)) from error
     except ValueError as error:
         raise OmniError("no such store", str(name), "use a local path, s3://, gs://, …") from error
+    except Exception as error:  # each store has exceptions of its own
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise OmniError(f"this store can't be used ({said})", str(name)) from error
     return cast(Path, path)
 
 

@@ -5,6 +5,7 @@ Keys without a name here are kept as they are. Must not know the model that is b
 """
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -13,8 +14,10 @@ from typing_extensions import TypedDict
 
 from omni.errors import OmniError
 from omni.formats.checked import parse_json, read_json
+from omni.formats.stores import read_bytes
 
 SCHEMA = 1
+METRICS_BYTES = 1 << 30  # of metrics.jsonl: a line is some hundred bytes, a run some million steps
 
 _OPEN = ConfigDict(extra="allow")  # a newer trainer may have written more than is read here
 
@@ -162,13 +165,10 @@ def read_metrics(file: Path) -> list[tuple[str, MetricsLine]]:
     Raises:
         OmniError: any other line that is damaged, by its number.
     """
-    try:
-        # Bytes: a kill can cut a character in two, and Python splits lines where files don't.
-        *lines, last = file.read_bytes().split(b"\n")
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return []
-    except OSError as error:
-        raise OmniError(f"can't read ({error.strerror or error})", str(file)) from error
+    # Bytes: a kill can cut a character in two, and Python splits lines where files don't.
+    *lines, last = read_bytes(file, METRICS_BYTES).split(b"\n")
     read = []
     for number, line in enumerate(lines, 1):
         where = f"{file}, line {number}"

@@ -46,7 +46,7 @@ BAD = [
     }.items() for value in values),
     *(("omni-train-projector", option, value) for option, values in {
         "--clip": ("-1", "0", "nan", "inf", "-inf", "large"),
-        "--lr": ("-1", "0", "nan", "inf", "1e999", ""),
+        "--lr": ("-1", "0", "nan", "inf", "1e999", "1e308", ""),
         "--weights": ("nan", "-1", "0", "inf", "2,0.5"),
         "--ctc-weight": ("-0.1", "nan"),
         "--noise": ("-1", "nan"), "--gain": ("-1", "inf"), "--mask": ("1", "-0.1", "nan"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,19 @@ def test_metrics_that_cannot_be_written(folder: Path) -> None:
     (folder / "metrics.jsonl").unlink()
     (folder / "metrics.jsonl").mkdir()
     one_line(r"can't write.*metrics\.jsonl", lambda: runs.append_metrics(folder, {"step": 1}))
-    one_line(r"can't read.*metrics\.jsonl", lambda: runs.load_run(folder).metrics())
+    one_line(r"not a regular file.*metrics\.jsonl", lambda: runs.load_run(folder).metrics())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "link to itself", "link to nowhere"])
+def test_metrics_that_are_no_file_are_not_waited_for(folder: Path, kind: str) -> None:
+    file = folder / "metrics.jsonl"
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        targets = {"endless": "/dev/zero", "link to itself": file.name, "link to nowhere": "x/y"}
+        file.symlink_to(targets[kind])
+    one_line(r"metrics\.jsonl", lambda: runs.load_run(folder).metrics())
 
 
 # -- state ---------------------------------------------------------------------------------------

@@ -106,3 +106,16 @@ def test_threads_that_wait_are_daemons(folder: Path) -> None:
     with misbehaving(folder, "silent", ".tar") as url, pytest.raises(OmniError):
         list(read_shard(f"{url}/train-x/train-x-000000.tar"))
     assert all(t.daemon for t in threading.enumerate() if t.name == "store")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["reference://x", "zip://a::nowhere", "tar://a::nowhere", "ftp://127.0.0.1:1/x", "cached://x"],
+)
+@pytest.mark.filterwarnings("ignore:UPath")
+def test_a_store_that_can_t_be_opened_is_named(url: str) -> None:
+    """A scheme that needs more than a URL, an archive that is not there, a host that refuses."""
+    with pytest.raises(OmniError) as caught:
+        find_splits(url)
+    assert url in str(caught.value)
+    assert "\n" not in str(caught.value)
