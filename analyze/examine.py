@@ -30,7 +30,6 @@ from omni.encoder import DEFAULT_ENCODER, frames_per_second
 from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
 from omni.evaluation.figures import Figures
-from omni.evaluation.verdict import selection_note
 from omni.formats.shards import Sample
 from omni.formats.splits import SplitIndex, bears_name, find_splits, name_apart
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
@@ -73,7 +72,6 @@ class Setting:
     checkpoint: str
     splits: Sequence[SplitIndex]
     held_out: bool  # whether training saw none of the samples
-    selection: str  # that some of the samples chose the checkpoint; "" if none did
     samples: Sequence[Sample]
 
     @property
@@ -143,9 +141,8 @@ def set_up(run: Run, request: Request) -> Setting:
     paths = [str(entry.path) for split in splits for entry in split.shards]
     samples = sample.load(paths, request.utterances, request.seed, ids)
     held_out = bool(ids) or all(split.role != "train" for split in splits)
-    selection = _selection(run, checkpoint, () if ids else splits)
     return Setting(
-        run, lm, tok, template, trained, untrained, checkpoint, splits, held_out, selection, samples
+        run, lm, tok, template, trained, untrained, checkpoint, splits, held_out, samples
     )
 
 
@@ -230,25 +227,6 @@ def _splits(run: Run, request: Request) -> tuple[list[SplitIndex], Sequence[str]
     return [split for split in found if split.role == "eval"] or found, ()
 
 
-def _selection(run: Run, checkpoint: str, splits: Sequence[SplitIndex]) -> str:
-    """That some of what is judged chose the checkpoint, and what had no say; "" where none of it did.
-
-    Args:
-        splits: that are judged by; none where the run's own held-out utterances are.
-    """
-    chosen_by = run.chosen_by(checkpoint)
-    if not chosen_by:
-        return ""
-    named = name_apart(splits)
-    choosers = [name for name, split in named.items() if bears_name(split, chosen_by)]
-    if splits and not choosers:
-        return ""
-    others = dict.fromkeys([*named, *run.clean_splits(checkpoint)])
-    clean = [name for name in others if name not in choosers]
-    mend = " Give --shards a folder of theirs to be judged by them alone." if clean else ""
-    return f"{selection_note(chosen_by, clean)}.{mend}"
-
-
 def _pictures(
     s: Setting, e: Evidence, picked: figures.Picked, names: Sequence[str]
 ) -> list[Figure]:
@@ -330,9 +308,10 @@ def _circumstances(s: Setting, e: Evidence) -> Circumstances:
     lines = s.run.metrics()
     steps = int(s.run.config["train"]["steps"])
     chosen_by = s.run.chosen_by(s.checkpoint)
-    names = [x.split for x in s.splits]
-    judges = [x.split for x in s.splits if x.role == "eval" and x.split != chosen_by]
-    chose = chosen_by in names or bool(s.run.held_out and not judges)
+    judges = name_apart([x for x in s.splits if x.role == "eval"])
+    choosers = [name for name, split in judges.items() if bears_name(split, chosen_by)]
+    others = dict.fromkeys([*judges, *s.run.clean_splits(s.checkpoint)])
+    chose = choosers or (s.run.held_out and not judges)
     return Circumstances(
         utterances=len(s.samples),
         speakers=len({str(x.meta["speaker"]) for x in s.samples}),
@@ -340,11 +319,10 @@ def _circumstances(s: Setting, e: Evidence) -> Circumstances:
         shuffled_training=bool(s.run.config["train"]["shuffle_pairs"]),
         checkpoint=s.checkpoint,
         chosen_by=chosen_by if chose else "",
-        clean=list(dict.fromkeys([*judges, *s.run.clean_splits(s.checkpoint)])),
+        clean=[name for name in others if name not in choosers],
         finished=max((int(line["step"]) for line in lines), default=0) >= steps,
         base_model=s.template.kind == "base",
         single_tokens_of=e.trained.detail,
-        selection=s.selection,
     )
 
 

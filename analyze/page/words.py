@@ -45,7 +45,6 @@ class Circumstances:
     finished: bool
     base_model: bool
     single_tokens_of: int
-    selection: str  # what there is to say of a judged split that chose the checkpoint; "" if none
 
 
 def judge(numbers: Sequence[Number]) -> Verdict:
@@ -137,8 +136,6 @@ def alerts(numbers: Sequence[Number], about: Circumstances) -> list[Alert]:
     """What a reader must know before he believes the verdict, the gravest first."""
     grave = ("wrong", "careful", "know")
     found = _doubts_of_circumstances(about) + _doubts_of_numbers(numbers)
-    if about.selection:
-        found.append(Alert("careful", about.selection))
     return sorted(found, key=lambda alert: grave.index(alert.kind))
 
 
