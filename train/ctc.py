@@ -9,46 +9,58 @@ Must not know shards, steps or how the two losses are weighed.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omni.bridge.projector import Soft
-from omni.nanochat.model import NanoChat
-from omni.nanochat.tokenizer import Tokenizer
+from omni.nanochat.model import NanoChat, Table
 
 BLANK_COSINE = 0.5
 SCALE = 2.0
 
 
-class CtcLoss(NamedTuple):
-    """nll: summed negative log-likelihood in nats, fp32. unserved: int64, rows whose text has more
-    tokens than the audio has room for: they count 0."""
+def token_directions(lm: NanoChat) -> Tensor:
+    """(V, C), in the LM's dtype: each token's embedding at unit RMS. The LM is frozen, so a run
+    needs them once."""
+    ids = torch.arange(lm.config.vocab_size, device=lm.device)
+    rows = cast(Table, lm.transformer["wte"])(ids).detach()  # not lm.embed: no value tables
+    return F.rms_norm(rows, (lm.config.n_embd,))
 
-    nll: Tensor
-    unserved: Tensor
 
+def ctc_loss(
+    directions: Tensor, soft_rows: Tensor, n_soft: Sequence[int], ids: Sequence[Sequence[int]]
+) -> Tensor:
+    """The loss of a batch of soft tokens against their texts.
 
-def ctc_loss(lm: NanoChat, tok: Tokenizer, soft: Soft, texts: Sequence[str]) -> CtcLoss:
-    """The loss of a batch of soft tokens (B, N, C) against their texts."""
-    C = lm.config.n_embd
-    table = torch.arange(lm.config.vocab_size, device=lm.device)
-    rows = F.rms_norm(lm.embed(table[None])[0][0], (C,))  # (V, C)
-    x = F.rms_norm(soft.rows, (C,)).to(rows.dtype)  # (B, N, C)
-    cosine = (x @ rows.T).float() / C  # (B, N, V)
+    Args:
+        directions: of `token_directions`.
+        soft_rows: (B, N, C).
+        n_soft: soft tokens of each utterance. On the host, as ctc_loss wants them: given on a
+            device it would fetch them, and wait.
+        ids: tokens of each text; one with no room (`unserved`) counts 0.
+
+    Returns:
+        Summed negative log-likelihood in nats, fp32.
+    """
+    V, C = directions.shape
+    x = F.rms_norm(soft_rows, (C,)).to(directions.dtype)  # (B, N, C)
+    cosine = (x @ directions.T).float() / C  # (B, N, V)
     cosine = F.pad(cosine, (0, 1), value=BLANK_COSINE)
     # Cosines of unlike rows spread by 1 / sqrt(C): scaled by it, the noise is alike at any width.
     log_p = F.log_softmax(SCALE * C**0.5 * cosine, -1).transpose(0, 1)  # (N, B, V + 1)
-    ids = [tok.encode(text) for text in texts]
     # All of them may be empty: noise.
-    targets = torch.tensor([i for row in ids for i in row], dtype=torch.long, device=lm.device)
-    lengths = torch.tensor([len(row) for row in ids], device=lm.device)
-    nll = F.ctc_loss(
-        log_p, targets, soft.lengths, lengths,
-        blank=lm.config.vocab_size, reduction="sum", zero_infinity=True,
+    targets = torch.tensor([i for row in ids for i in row], dtype=torch.long)
+    return F.ctc_loss(
+        log_p, targets.to(directions.device, non_blocking=True),
+        torch.tensor(n_soft), torch.tensor([len(row) for row in ids]),
+        blank=V, reduction="sum", zero_infinity=True,
     )  # fmt: skip
+
+
+def unserved(ids: Sequence[Sequence[int]], n_soft: Sequence[int]) -> int:
+    """Rows whose text has more tokens than the audio has room for: the loss counts them as 0."""
     # Equal neighbours need a blank between them.
     needed = [len(row) + sum(a == b for a, b in pairwise(row)) for row in ids]
-    return CtcLoss(nll, (torch.tensor(needed, device=lm.device) > soft.lengths).sum())
+    return sum(n > room for n, room in zip(needed, n_soft, strict=True))

@@ -7,7 +7,8 @@ nor the number of ranks changes the gradient. Must not know files.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from omni.bridge.prompt import Template, build_batch
 from omni.errors import OmniError
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
-from train.ctc import ctc_loss
+from train.ctc import ctc_loss, token_directions, unserved
 from train.ranks import all_reduce
 from train.stream import Packed
 
@@ -50,6 +51,13 @@ class Trainee:
     micro: int = 32
     clip: float = 1.0
     ctc: float = 0.0
+    _directions: list[Tensor] = field(default_factory=list, repr=False)
+
+    def directions(self) -> Tensor:
+        """What the CTC loss compares soft tokens with; (V, C), computed once."""
+        if not self._directions:
+            self._directions.append(token_directions(self.lm))
+        return self._directions[0]
 
 
 def make_optimizer(projector: Projector, lr: float) -> torch.optim.AdamW:
@@ -78,8 +86,11 @@ def train_step(trainee: Trainee, packed: Packed, lr: float) -> StepFigures:
     """
     sums = backward(trainee, packed)
     parameters = [p for g in trainee.optimizer.param_groups for p in g["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, trainee.clip).item()
-    nll, correct, n_tokens, n_soft, n_frames, n_padded, n_unserved = sums.tolist()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, trainee.clip)
+    # The one place where a step waits for the device.
+    nll, correct, n_tokens, n_soft, n_frames, n_padded, n_unserved, norm = torch.cat(
+        [sums, norm.double().reshape(1).to(sums.device)]
+    ).tolist()
     if not (math.isfinite(nll) and math.isfinite(norm)):
         raise OmniError(
             f"loss {nll / n_tokens:.3g}, gradient norm {norm:.3g}",
@@ -104,56 +115,78 @@ def train_step(trainee: Trainee, packed: Packed, lr: float) -> StepFigures:
 def backward(trainee: Trainee, packed: Packed) -> Tensor:
     """Set the projector's gradients of one global batch, summed over ranks.
 
+    What is counted is known on the host before anything is computed; nothing here waits for the
+    device.
+
     Returns:
         float64 sums over all ranks: nll, correct, target tokens, soft tokens, frames, frames with
         padding, rows that the CTC loss could not count.
     """
     trainee.optimizer.zero_grad(set_to_none=True)
     device = trainee.lm.device
-    # The divisor is known before the first forward pass: targets are text and its end.
-    counts = [len(trainee.tok.encode(text)) + 1 for text in packed.texts]
-    total = torch.tensor(float(sum(counts)), dtype=torch.float64, device=device)
-    all_reduce([total])
-    sums = torch.zeros(7, dtype=torch.float64, device=device)
-    for at in _micro_batches(packed, trainee.micro):
-        sums += _micro_step(trainee, packed, at, total)
+    parts = [_host(trainee, packed, at) for at in _micro_batches(packed, trainee.micro)]
+    counts = torch.tensor([part.counts(trainee.ctc > 0) for part in parts], dtype=torch.float64)
+    counts = counts.reshape(-1, 5).sum(0).to(device, non_blocking=True)
+    all_reduce([counts])
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    for part in parts:
+        sums += _micro_step(trainee, part, counts[0])
     parameters = [p for g in trainee.optimizer.param_groups for p in g["params"]]
     for p in parameters:
         if p.grad is None:  # an empty share
             p.grad = torch.zeros_like(p)
     all_reduce([sums, *(p.grad for p in parameters if p.grad is not None)])
-    return sums
+    return torch.cat([sums, counts])
 
 
-def _micro_step(trainee: Trainee, packed: Packed, at: slice, total: Tensor) -> Tensor:
+class _Host(NamedTuple):
+    """A micro-batch as the host knows it. features: (B, T, d) or (B, L, T, d); n_frames, n_soft:
+    frames and soft tokens of each utterance; ids: tokens of each text."""
+
+    features: Tensor
+    n_frames: list[int]
+    texts: list[str]
+    keys: list[str]
+    n_soft: list[int]
+    ids: list[list[int]]
+
+    def counts(self, ctc: bool) -> list[int]:
+        """Target tokens (a text's and its end), soft tokens, frames, frames with padding, and rows
+        that a CTC loss has no room for."""
+        return [
+            sum(len(row) + 1 for row in self.ids),
+            sum(self.n_soft),
+            sum(self.n_frames),
+            self.features.shape[-2] * len(self.ids),
+            unserved(self.ids, self.n_soft) if ctc else 0,
+        ]
+
+
+def _host(trainee: Trainee, packed: Packed, at: slice) -> _Host:
+    n_frames, texts = packed.lengths[at].tolist(), packed.texts[at]
+    features = packed.features[at][..., : max(n_frames), :]
+    n_soft = [trainee.projector.output_length(n) for n in n_frames]
+    ids = [trainee.tok.encode(text) for text in texts]
+    return _Host(features, n_frames, texts, packed.keys[at], n_soft, ids)
+
+
+def _micro_step(trainee: Trainee, part: _Host, total: Tensor) -> Tensor:
+    """Adds to the gradients; float64 sums of nll and correct."""
     lm, device = trainee.lm, trainee.lm.device
-    lengths = packed.lengths[at]
-    features = packed.features[at][..., : int(lengths.max()), :]
+    # The projector alone: the LM is in its own dtype already, and autocast would take its norms
+    # and squares through fp32.
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         dtype = trainee.projector.row_head.weight.dtype
-        soft = trainee.projector(
-            features.to(device, non_blocking=True).to(dtype), lengths.to(device)
-        )
-        batch = build_batch(
-            lm, trainee.tok, soft, packed.texts[at], trainee.template, packed.keys[at]
-        )
-        losses = token_losses(lm, batch)
+        features = part.features.to(device, non_blocking=True).to(dtype)
+        lengths = torch.tensor(part.n_frames).to(device, non_blocking=True)
+        soft = trainee.projector(features, lengths)
+    batch = build_batch(lm, trainee.tok, soft, part.texts, trainee.template, part.keys, part.n_soft)
+    losses = token_losses(lm, batch)
     loss = losses.nll.sum()
-    unserved = torch.zeros((), dtype=torch.long, device=device)
     if trainee.ctc:
-        ctc, unserved = ctc_loss(lm, trainee.tok, soft, packed.texts[at])
-        loss = loss + trainee.ctc * ctc
+        loss = loss + trainee.ctc * ctc_loss(trainee.directions(), soft.rows, part.n_soft, part.ids)
     (loss / total).backward()
-    values = [
-        losses.nll.detach().double().sum(),
-        losses.correct.sum(),
-        losses.nll.numel(),
-        soft.lengths.sum(),
-        lengths.sum(),
-        features.shape[-2] * len(lengths),
-        unserved,
-    ]
-    return torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device) for v in values])
+    return torch.stack([losses.nll.detach().double().sum(), losses.correct.sum().double()])
 
 
 def _micro_batches(packed: Packed, size: int) -> Iterable[slice]:

@@ -11,9 +11,8 @@ from places import KITS
 from step_kit import gradients, make_trainee, pack
 from training_kit import chat_tokenizer, tiny_lm
 
-from omni.bridge.projector import Soft
 from omni.errors import OmniError
-from train.ctc import ctc_loss
+from train.ctc import ctc_loss, token_directions, unserved
 from train.step import backward, learning_rate, train_step
 
 
@@ -78,7 +77,7 @@ def test_ctc_is_the_likelihood_of_all_alignments() -> None:
     """Two soft tokens, one character: its alignments can be counted by hand."""
     lm, tok = tiny_lm(), chat_tokenizer()
     rows = torch.randn(1, 2, 64, requires_grad=True)
-    loss = ctc_loss(lm, tok, Soft(rows, None, torch.tensor([2])), ["a"]).nll
+    loss = ctc_loss(token_directions(lm), rows, [2], [tok.encode("a")])
     table = torch.nn.functional.rms_norm(lm.embed(torch.arange(265)[None])[0][0], (64,))
     cosine = torch.nn.functional.cosine_similarity(rows[0][:, None], table[None], dim=-1)
     scores = torch.cat([cosine, torch.full((2, 1), 0.5)], 1) * 2 * 64**0.5
@@ -91,17 +90,16 @@ def test_ctc_is_the_likelihood_of_all_alignments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "n_soft", "unserved"),
+    ("text", "n_soft", "left_out"),
     [("abc", 2, 1), ("abc", 3, 0), ("aa", 2, 1), ("aa", 3, 0), ("abba", 4, 1), ("", 1, 0)],
 )
-def test_rows_that_ctc_cannot_serve_are_counted(text: str, n_soft: int, unserved: int) -> None:
+def test_rows_that_ctc_cannot_serve_are_counted(text: str, n_soft: int, left_out: int) -> None:
     """Equal neighbours need a blank between them. What is not counted has a finite loss above 0."""
-    rows = torch.randn(2, n_soft, 64)
-    soft = Soft(rows, None, torch.tensor([n_soft, n_soft]))
-    loss = ctc_loss(tiny_lm(), chat_tokenizer(), soft, [text, "a"])
-    assert loss.unserved == unserved
-    alone = ctc_loss(tiny_lm(), chat_tokenizer(), Soft(rows[:1], None, soft.lengths[:1]), [text])
-    assert (alone.nll == 0) == bool(unserved)
+    tok, directions = chat_tokenizer(), token_directions(tiny_lm())
+    ids = [tok.encode(text), tok.encode("a")]
+    assert unserved(ids, [n_soft, n_soft]) == left_out
+    alone = ctc_loss(directions, torch.randn(1, n_soft, 64), [n_soft], ids[:1])
+    assert (alone == 0) == bool(left_out)
 
 
 def test_a_step_says_how_many_rows_ctc_could_not_serve() -> None:
@@ -134,7 +132,6 @@ import sys
 import torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
 from step_kit import make_trainee, pack, gradients
-from train.ctc import ctc_loss
 from train.step import backward
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
