@@ -13,9 +13,9 @@ import torch
 from extract.claims import Kind, claim
 from extract.pipeline import Job, Progress, Stats, compute_name, extract_shards
 from extract.resume import Missing
+from omni.device import launcher_number
 from omni.errors import OmniError
 from omni.formats.shard_writer import open_for_writing, write_index
-from omni.launcher import launcher_number
 from omni.whisper.encoder import WhisperEncoder
 
 

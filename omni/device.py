@@ -1,8 +1,9 @@
-"""Which torch device a command computes on; the one place where `auto` is decided. Must not know
-what is computed, nor import torch to check a name.
+"""Which torch device a command computes on, the one place where `auto` is decided; and which of
+several processes it is. Must not know what is computed, nor import torch to check a name.
 """
 
 import re
+from collections.abc import Mapping
 
 from omni.errors import OmniError
 
@@ -40,3 +41,23 @@ def pick_device(name: str, local_rank: int | None = None) -> str:
         last = f"cuda:{there - 1}"
         raise OmniError(f"torch sees {there} CUDA devices, the last is {last}", name, f"use {last}")
     return name
+
+
+def launcher_number(environment: Mapping[str, str], name: str, least: int = 0) -> int:
+    """A variable as a whole number.
+
+    Args:
+        environment: holds `name`.
+        least: the smallest that makes sense.
+
+    Raises:
+        OmniError: it is no number, or a smaller one.
+    """
+    value = environment[name]
+    if not re.fullmatch(r"[0-9]{1,9}", value.strip()) or int(value) < least:
+        raise OmniError(
+            f"{name} is {value[:40]!r}, no whole number from {least} on",
+            "the environment",
+            "unset it, or start the processes with torchrun or srun",
+        )
+    return int(value)

@@ -12,9 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from omni.device import pick_device
+from omni.device import launcher_number, pick_device
 from omni.errors import OmniError
-from omni.launcher import launcher_number
 
 RANK_TIMEOUT = timedelta(hours=2)  # the other ranks wait while rank 0 evaluates
 _TORCHRUN = ("RANK", "MASTER_ADDR", "MASTER_PORT")
