@@ -20,7 +20,7 @@ from typing import NamedTuple, NoReturn
 
 import cli
 from cli._stop import Stopped, stop_signals
-from omni.errors import OmniError, is_out_of_memory, printable
+from omni.errors import OmniError, brief, is_out_of_memory, one_line, printable
 
 EXIT_USAGE = 2
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -123,9 +123,9 @@ def explain(error: BaseException, less: str = LESS) -> Ending:
     if isinstance(error, OSError):
         return Ending(f"error: {_environment(error)}", 1)
     if is_out_of_memory(error):
-        full = OmniError("out of memory", _fold(str(error)), less)
+        full = OmniError("out of memory", one_line(str(error), LONGEST_MESSAGE), less)
         return Ending(f"error: {full}", 1)
-    what = _fold(f"{type(error).__name__}: {error}".rstrip(": "))
+    what = brief(error, LONGEST_MESSAGE)
     fault = OmniError(f"internal error: {what}", _place(error), "run again with --debug, report it")
     return Ending(f"error: {fault}", EXIT_INTERNAL)
 
@@ -134,7 +134,7 @@ def _environment(error: OSError) -> OmniError:
     """What the system says, where, and how to mend it where that is plain."""
     name = error.filename
     where = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
-    said = error.strerror or _fold(str(error)) or type(error).__name__
+    said = error.strerror or one_line(str(error), LONGEST_MESSAGE) or type(error).__name__
     if error.strerror:
         said = said[0].lower() + said[1:]
     return OmniError(said, where, MENDS.get(error.errno or 0, ""))
@@ -158,12 +158,6 @@ def _place(error: BaseException) -> str:
         if file.is_relative_to(root) and "site-packages" not in file.parts:
             return f"{file.relative_to(root)}:{frame.lineno}"
     return ""
-
-
-def _fold(text: str) -> str:
-    """On one line, and not endless."""
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE] + " …"
 
 
 def _flushed(status: int) -> int:
@@ -229,7 +223,7 @@ def _name_the_user() -> None:
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one line, without the code that gave it."""
-    print(printable(f"warning: {' '.join(str(message).split())}"), file=sys.stderr)
+    print(printable(f"warning: {one_line(str(message), LONGEST_MESSAGE)}"), file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -239,7 +233,7 @@ class _Parser(argparse.ArgumentParser):
         """One line, and the status of wrong usage."""
         self.exit(
             EXIT_USAGE,
-            f"error: {printable(_fold(message))} ({self.prog} --help shows all options)\n",
+            f"error: {printable(one_line(message, LONGEST_MESSAGE))} ({self.prog} --help shows all options)\n",
         )
 
 

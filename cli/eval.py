@@ -111,7 +111,7 @@ def command(args: argparse.Namespace) -> int:
     from omni.evaluation.evaluate import evaluate
     from omni.evaluation.figures import Judged
     from omni.evaluation.verdict import cascade_verdict, selection_note, verdict
-    from omni.formats.files import atomic
+    from omni.formats.files import write_whole
     from omni.nanochat import load_checkpoint
     from omni.runs import load_run, newest_run
 
@@ -159,8 +159,7 @@ def command(args: argparse.Namespace) -> int:
         results[name] = judged
         _print(name, judged)
     if args.json:
-        with atomic(args.json) as out:
-            out.write((json.dumps(results, indent=1) + "\n").encode())
+        write_whole(args.json, (json.dumps(results, indent=1) + "\n").encode())
     return 0
 
 

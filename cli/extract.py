@@ -275,7 +275,6 @@ def extract_manifests(args: argparse.Namespace, manifests: "Sequence[Manifest]")
     outcomes = [extract_split(manifest, encoder, settings, rank) for manifest in manifests]
     print(summary(outcomes))
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.json, summary_json(outcomes))
     return EXIT_FAILURES if any(outcome.failures for outcome in outcomes) else 0
 

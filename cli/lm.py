@@ -43,11 +43,9 @@ def command(args: argparse.Namespace) -> int:
     from omni.nanochat.inspection import inspect_checkpoint
 
     rounded = None if args.rope_bf16 is None else args.rope_bf16 == "yes"
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings():
         warnings.simplefilter("always")
         facts = inspect_checkpoint(args.path, args.batch, args.length, args.softcap, rounded)
-    for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
     print(json.dumps(facts, indent=2) if args.json else "\n".join(lines(facts)))
     return 0
 

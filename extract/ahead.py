@@ -21,7 +21,7 @@ from extract.inputs import NO_FILE, AudioFile, audio_file
 from extract.lengths import expected_seconds
 from extract.pieces import load_piece
 from omni.audio import SAMPLE_RATE
-from omni.errors import OmniError
+from omni.errors import OmniError, brief
 from omni.formats.manifest import Problem, Utterance
 
 # Of audio decoded and not yet asked for, a thread: 77 MB. One longer recording waits alone.
@@ -105,5 +105,4 @@ def _raise_if_everybodys(error: BaseException | None) -> None:
 def _in_words(error: Exception) -> str:
     if isinstance(error, OmniError):
         return f"{error.what}: {error.mend}" if error.mend else error.what
-    text = " ".join(str(error).split())[:300]
-    return f"audio can't be decoded: {type(error).__name__}: {text}"
+    return f"audio can't be decoded: {brief(error)}"

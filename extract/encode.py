@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from omni.errors import is_out_of_memory
+from omni.errors import brief, is_out_of_memory
 from omni.formats.manifest import Problem
 from omni.whisper.encoder import Layers, WhisperEncoder
 from omni.whisper.window import Window
@@ -114,8 +114,7 @@ class BatchEncoder:
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
-                text = " ".join(str(error).split())[:300]
-                failed.append((window, f"can't be encoded: {type(error).__name__}: {text}"))
+                failed.append((window, f"can't be encoded: {brief(error)}"))
         return failed
 
     def _fails_on_silence(self, like: OwnedWindow) -> bool:

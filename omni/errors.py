@@ -52,6 +52,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return of_cpu or isinstance(error, MemoryError)
 
 
+def one_line(text: str, most: int = 200) -> str:
+    """Text folded to one line of at most `most` characters; a library's message can be a page."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[:most] + " …"
+
+
+def brief(error: BaseException, most: int = 200) -> str:
+    """Kind and words of somebody else's exception, as `one_line` folds them."""
+    return one_line(f"{type(error).__name__}: {error}".rstrip(": "), most)
+
+
 def printable(text: str) -> str:
     """Text fit for a terminal: control and other invisible characters escaped, as `\\x1b`.
 

@@ -22,15 +22,15 @@ from typing import Annotated, Any
 
 import safetensors.torch
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from omni.bridge.projector import Projector, build_projector
 from omni.errors import OmniError
 from omni.evaluation.figures import ENGLISH
-from omni.formats.checked import parse_json
-from omni.formats.files import atomic
+from omni.formats.checked import check_value, parse_json
+from omni.formats.files import atomic, write_whole
 from omni.formats.run_files import (
     SCHEMA,
     MetricsLine,
@@ -212,18 +212,16 @@ def newest_run(root: str | Path | None = None) -> Run:
 
 def create_run(path: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> Run:
     """Make the folder and its two JSON files; returns it read back."""
-    path.mkdir(parents=True, exist_ok=True)
     for name, content in (("provenance", provenance), ("config", {"schema": SCHEMA, **config})):
-        with atomic(path / f"{name}.json") as out:
-            out.write((json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+        write_whole(path / f"{name}.json", text.encode())
     return load_run(path)
 
 
 def save_projector(path: Path, which: str, projector: Projector) -> None:
     """Write `projector-<which>.safetensors`; equal weights give equal bytes."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in projector.state_dict().items()}
-    with atomic(path / f"projector-{which}.safetensors") as out:
-        out.write(safetensors.torch.save(tensors))
+    write_whole(path / f"projector-{which}.safetensors", safetensors.torch.save(tensors))
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -245,15 +243,11 @@ def load_state(path: Path) -> RunState:
         raise OmniError("nothing to resume", where=str(file), mend="start without --resume")
     mend = "take another --run, and start anew"
     try:
-        state = _STATE.validate_python(read_torch(file, mmap=False), strict=True)
+        state = check_value(read_torch(file, mmap=False), RunState, str(file))
         parse_json(state["eval"], dict[str, dict[str, Any]], f"{file}, `eval`")
         return state
     except OmniError as error:
         raise OmniError(f"damaged state: {error.what}", error.where, mend) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise OmniError(f"damaged state: `{place}`: {first['msg']}", str(file), mend) from error
 
 
 def restore_state(
@@ -279,9 +273,6 @@ def restore_state(
         raise OmniError(
             f"the state does not fit this run ({error})", where, "start anew with another --run"
         ) from error
-
-
-_STATE = TypeAdapter(RunState)
 
 
 def _check_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -325,5 +316,4 @@ def trim_metrics(path: Path, step: int) -> None:
     """
     file = path / "metrics.jsonl"
     kept = [text + "\n" for text, line in read_metrics(file) if line["step"] <= step]
-    with atomic(file) as out:
-        out.write("".join(kept).encode())
+    write_whole(file, "".join(kept).encode())

@@ -15,7 +15,7 @@ from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
 
-from omni.errors import OmniError
+from omni.errors import OmniError, one_line
 from omni.formats.files import write_whole
 
 WANDB_PROJECT = "nanochat-omni-audio"
@@ -170,6 +170,6 @@ def _find_key() -> tuple[bool, str]:
 
 
 def _fold(error: Exception) -> str:
-    """The error on one line that is not endless; its kind where it says nothing."""
+    """The error on one line; its kind where it says nothing."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:200] or type(error).__name__
+    return one_line(text) or type(error).__name__

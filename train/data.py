@@ -6,12 +6,11 @@ Must not know the model or the order of batches.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from omni.encoder import frames_per_second
 from omni.errors import OmniError
 from omni.formats.records import FeatureConfig
-from omni.formats.run_files import Content
+from omni.formats.run_files import Content, SplitUse
 from omni.formats.shards import Sample
 from omni.formats.splits import (
     SplitIndex,
@@ -39,7 +38,7 @@ class TrainingData:
     whose CE picks the best checkpoint. fingerprint(_config): of all features. splits: name, role,
     n of everything used, for the provenance. held_out: ids that `hold_out` took from training,
     empty where a split evaluates. content: what a resumed run must find again. texts: of every
-    sample of each shard. note: lines for the user, or "".
+    sample of each shard, if asked for. note: lines for the user, or "".
     """
 
     shards: list[Shard]
@@ -47,7 +46,7 @@ class TrainingData:
     select: str
     fingerprint: str
     fingerprint_config: FeatureConfig
-    splits: list[dict[str, Any]]
+    splits: list[SplitUse]
     content: Content
     held_out: tuple[str, ...] = ()
     texts: Sequence[Sequence[str]] = ()
@@ -85,6 +84,7 @@ def read_sides(
     sides: Sides,
     eval_limit: int = 0,
     room: Room | None = None,
+    keep_texts: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> TrainingData:
     """Read the evaluation samples, and which of the training splits' samples take part.
@@ -92,6 +92,7 @@ def read_sides(
     Args:
         eval_limit: at most so many utterances of each evaluation split, evenly spaced; 0 for all.
         room: of the LM's rows; what does not fit is left out, on both sides. None: all of it fits.
+        keep_texts: of all training samples, for the control with wrong pairs.
         say: told of progress while a long roll is called.
 
     Raises:
@@ -124,10 +125,10 @@ def read_sides(
         select=_selection_split(eval_sets),
         fingerprint=splits[0].fingerprint,
         fingerprint_config=splits[0].fingerprint_config,
-        splits=[{"split": name, "role": role_here(s), "n": s.n} for name, s in named],
+        splits=[SplitUse(split=name, role=role_here(s), n=s.n) for name, s in named],
         held_out=held_out,
         content=content_of(splits, shards),
-        texts=[[u.text for u in by_place] for by_place in known],
+        texts=[[u.text for u in by_place] for by_place in known] if keep_texts else (),
         note="\n".join(notes),
     )
 

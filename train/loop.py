@@ -131,7 +131,8 @@ def _open(
         lm.compile_layers()
     template = choose_template(meta, options.prompt, options.audio_first)
     room = make_room(lm, tok, template, options.stack, options.stretch)
-    data = read_sides(sides, options.eval_limit, room, _say if rank == 0 else _say_nothing)
+    say = _say if rank == 0 else _say_nothing
+    data = read_sides(sides, options.eval_limit, room, options.shuffle_pairs, say)
     steps = options.steps or data.steps(options.batch_size, options.batch_frames)
     options = replace(options, steps=steps)
     state = _resumable(options, data, folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omni import runs
-from omni.errors import OmniError
+from omni.errors import OmniError, printable
 from omni.formats.files import atomic
 from omni.tracking import WandbPage, start_wandb
 
@@ -65,9 +65,11 @@ class Tracker:
         )
 
     def say(self, text: str) -> None:
-        """A line of its own, on standard error."""
+        """Lines of their own, on standard error."""
         if self.path is not None:
-            print(f"\r\033[K{text}" if self.tty else text, file=sys.stderr, flush=True)
+            # Ids and names of splits in it are a stranger's.
+            lines = "\n".join(printable(line) for line in text.split("\n"))
+            print(f"\r\033[K{lines}" if self.tty else lines, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Draw the curves and end the wandb run."""

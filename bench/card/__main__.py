@@ -17,6 +17,7 @@ import torch
 
 from bench.card import decoding, encoding, training
 from bench.card.rows import Budget, Row, as_markdown, write_tables
+from omni.errors import brief
 from omni.nanochat.config import NanoChatConfig
 from omni.nanochat.memory import depth_config
 
@@ -41,7 +42,7 @@ def main() -> int:
                 rows.append(row)
                 print(f"{row.part}: {row.what}: {row.value} {row.unit} {row.note}", flush=True)
         except Exception as error:  # the other parts still count
-            rows.append(Row(name, "failed", None, "", f"{type(error).__name__}: {error}"))
+            rows.append(Row(name, "failed", None, "", brief(error)))
         write_tables(args.out, about, rows)
     print(as_markdown(about, rows))
     return 0

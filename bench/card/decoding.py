@@ -9,6 +9,7 @@ import torch
 
 from bench.card.rows import Budget, Row, seconds
 from bench.card.training import random_lm
+from omni.errors import brief
 from omni.nanochat.config import NanoChatConfig
 from omni.nanochat.generate import generate
 
@@ -38,7 +39,7 @@ def measure(
                 first = seconds(lambda: decode(1), device, Budget.of(share))
                 all_ = seconds(lambda: decode(NEW), device, Budget.of(share))
             except Exception as error:  # a row that says why
-                yield Row(PART, what, None, "s", f"{type(error).__name__}: {str(error)[:200]}")
+                yield Row(PART, what, None, "s", brief(error))
                 continue
             yield Row(
                 PART, f"{what}, first token", 1000 * first, "ms", f"{PROMPT} positions before"

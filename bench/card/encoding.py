@@ -10,6 +10,7 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as Layers
 
 from bench.card.rows import Budget, Row, seconds
+from omni.errors import brief
 from omni.whisper.encoder import WhisperEncoder
 
 PART = "Encoding, whisper-base's sizes"
@@ -47,7 +48,7 @@ def measure(
             try:
                 rate = batch / seconds(run, device, budget)
             except Exception as error:  # a way that fails here is a row that says why
-                yield Row(PART, f"batch {batch}, {name}", None, "windows/s", _why(error))
+                yield Row(PART, f"batch {batch}, {name}", None, "windows/s", brief(error))
                 continue
             best = max(best, rate)
             share = rate * FLOP_A_WINDOW * layers / 6 / peak
@@ -117,7 +118,3 @@ def _precision(device: torch.device, layers: int) -> Iterator[Row]:
     cosine = torch.nn.functional.cosine_similarity(half, exact, dim=-1).min()
     yield Row(PART, "fp16 against fp32, relative error", 100 * error.item(), "%", "random weights")
     yield Row(PART, "fp16 against fp32, least cosine of a frame", cosine.item(), "", "")
-
-
-def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:200]}"

@@ -12,6 +12,7 @@ import torch
 from bench.card.rows import Budget, Row, seconds
 from omni.bridge.projector import Projector, build_projector
 from omni.bridge.prompt import choose_template
+from omni.errors import brief
 from omni.nanochat import NanoChat, random_init
 from omni.nanochat.build import cast_matrices
 from omni.nanochat.checkpoint import load_checkpoint
@@ -46,7 +47,7 @@ def measure(
         try:
             yield from _one(name, config, device, Budget.of(share), peak, batch)
         except Exception as error:  # out of memory, a kernel that is missing: a row that says why
-            why = f"{type(error).__name__}: {str(error)[:200]}"
+            why = brief(error)
             yield Row(PART, f"{name}, batch {batch}", None, "s", why)
         if device.type == "cuda":
             torch.cuda.empty_cache()

@@ -7,6 +7,7 @@ a table is stored, or which files there are.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,7 @@ def _seconds(value: str) -> float | None:
     return seconds if seconds < 1e9 else None
 
 
+@lru_cache(maxsize=1024)
 def _meaning(name: str) -> str:
     """`start`, `end`, `length` or `channel`, told by a column's words; `unit` for a place in another
     unit than seconds; empty for everything else."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from extract.corpora.texts import Transcript
 from extract.corpora.walk import fault_of, shown, tidy_id
 from omni.audio import audio_info
-from omni.errors import OmniError
+from omni.errors import OmniError, printable
 from omni.formats.files import safe_id
 from omni.formats.manifest import Problem, Utterance, normalize_text
 
@@ -126,7 +126,7 @@ def say_left_out(rows: Sequence[Utterance], others: Iterable[tuple[int, str]] = 
         first = f"{faulty[0].id}: {faulty[0].note}"
         parts.append(f"{len(faulty)} of {len(rows)} utterances can't be had, the first: {first}")
     if parts:
-        print(" ".join(f"left out: {'; '.join(parts)}".split()), file=sys.stderr)
+        print(printable(" ".join(f"left out: {'; '.join(parts)}".split())), file=sys.stderr)
 
 
 def _header(path: Path) -> Header:

@@ -136,9 +136,12 @@ def is_utf8(name: str) -> bool:
 
 def shown(name: str | Path) -> str:
     """A name that can be printed and stored: a byte that is no text as `%E9`."""
+    text = str(name)
+    if is_utf8(text):
+        return text
     return "".join(
         f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c if is_utf8(c) else "\ufffd"
-        for c in str(name)
+        for c in text
     )
 
 

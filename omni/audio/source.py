@@ -87,13 +87,12 @@ class Window:
     def find(self, what: bytes, begin: int) -> int:
         """Position of the first `what` at or behind `begin`; -1 if there is none."""
         while begin < self.size:
-            block = self._cache[begin - self._begin :] if begin >= self._begin else b""
-            if len(block) < len(what):
-                block = self.at(begin, _CACHED)
-            found = block.find(what)
+            if not 0 <= begin - self._begin <= len(self._cache) - len(what):
+                self.at(begin, _CACHED)
+            found = self._cache.find(what, begin - self._begin)
             if found >= 0:
-                return begin + found
-            begin += max(len(block) - len(what) + 1, 1)
+                return self._begin + found
+            begin = max(self._begin + len(self._cache) - len(what) + 1, begin + 1)
         return -1
 
 

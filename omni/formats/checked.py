@@ -1,4 +1,4 @@
-"""JSON from outside, checked against a type at the border: sidecars, indices, metas, runs, LMs.
+"""JSON and its like from outside, checked against a type at the border: sidecars, indices, metas, runs, LMs.
 
 A file may come from a stranger or be half of what it was. What is not of the type stated is told in
 one line that names file and field; nothing behind this point has to look again. Must not know any
@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from omni.errors import OmniError
 from omni.formats.stores import read_bytes
 
 T = TypeVar("T")
+
+
+class Schema(TypedDict):
+    """The one field that every version of a file has: looked at first."""
+
+    schema: int
+
+
 JSON_BYTES = 1 << 27  # an index of ten million utterances; more is nobody's
 
 
@@ -33,6 +42,18 @@ def parse_json(data: bytes | str, kind: type[T], where: str, mend: str = "") -> 
     try:
         adapter = _adapter(cast(Any, kind))
         return cast(T, adapter.validate_json(data, strict=True))
+    except ValidationError as error:
+        raise OmniError(_first_fault(error), where, mend) from error
+
+
+def check_value(value: object, kind: type[T], where: str, mend: str = "") -> T:
+    """`parse_json` of what is no JSON any more: a document that was loaded from another format.
+
+    Raises:
+        OmniError: a field that is missing or of another type.
+    """
+    try:
+        return cast(T, _adapter(cast(Any, kind)).validate_python(value, strict=True))
     except ValidationError as error:
         raise OmniError(_first_fault(error), where, mend) from error
 

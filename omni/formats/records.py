@@ -15,7 +15,7 @@ from pydantic import ConfigDict, FailFast, Field, with_config
 from typing_extensions import TypedDict
 
 from omni.errors import OmniError
-from omni.formats.checked import JSON_BYTES, parse_json
+from omni.formats.checked import JSON_BYTES, Schema, parse_json
 from omni.formats.stores import read_bytes
 
 T = TypeVar("T")
@@ -120,10 +120,6 @@ class Index(TypedDict):
     shards: Annotated[list[IndexEntry], FailFast()]
 
 
-class _Schema(TypedDict):
-    schema: int
-
-
 def parse_meta(data: bytes, where: str) -> SampleMeta:
     """The meta of a sample.
 
@@ -195,7 +191,7 @@ def shard_name(split: str, shard: int) -> str:
 def _read(path: Path, kind: type[T], mend: str) -> T:
     """A record of SHARD_SCHEMA; another schema is told before a field that it may lack."""
     data = read_bytes(path, JSON_BYTES, mend)
-    schema = parse_json(data, _Schema, str(path), mend)["schema"]
+    schema = parse_json(data, Schema, str(path), mend)["schema"]
     if schema != SHARD_SCHEMA:
         what = f"of shard schema {schema}, this version reads {SHARD_SCHEMA}"
         raise OmniError(what, str(path), mend)

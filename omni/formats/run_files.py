@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from omni.errors import OmniError
-from omni.formats.checked import parse_json, read_json
+from omni.formats.checked import Schema, parse_json, read_json
+from omni.formats.records import Count, FeatureConfig
 from omni.formats.stores import read_bytes
 
 SCHEMA = 1
@@ -23,7 +24,6 @@ _OPEN = ConfigDict(extra="allow")  # a newer trainer may have written more than 
 
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
 SizeOrNone = Annotated[int, Field(ge=0, le=1 << 20)]
-Count = Annotated[int, Field(ge=0, le=1 << 53)]
 
 
 class ProjectorConfig(TypedDict):
@@ -69,15 +69,6 @@ class RunConfig(TypedDict):
     lm: str
     select: str
     train: TrainConfig
-
-
-@with_config(_OPEN)
-class FeatureConfig(TypedDict):
-    """What a fingerprint of features is made of, as far as a run's reader asks for it."""
-
-    encoder: str
-    layers: Literal["last"] | list[Annotated[int, Field(ge=0, le=1024)]]
-    frames_per_second: NotRequired[Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]]
 
 
 class SplitUse(TypedDict):
@@ -129,12 +120,6 @@ class MetricsLine(TypedDict):
     eval: NotRequired[dict[str, dict[str, Any]]]
 
 
-class _Schema(TypedDict):
-    """The one field that every schema has."""
-
-    schema: int
-
-
 def read_run_files(folder: Path) -> tuple[RunConfig, Provenance]:
     """config.json and provenance.json.
 
@@ -149,7 +134,7 @@ def read_run_files(folder: Path) -> tuple[RunConfig, Provenance]:
         raise OmniError("no training run", str(folder), make) from error
     except OSError as error:
         raise OmniError(f"can't read ({error.strerror or error})", str(file)) from error
-    schema = read_json(file, _Schema)["schema"]
+    schema = read_json(file, Schema)["schema"]
     if schema != SCHEMA:
         raise OmniError(f"a run of schema {schema}, not {SCHEMA}", where=str(folder))
     mend = "copy the run again, or train anew"

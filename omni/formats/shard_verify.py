@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni.errors import OmniError
+from omni.errors import OmniError, printable
 from omni.formats.records import (
     INDEX_NAME,
     Sidecar,
@@ -30,8 +30,7 @@ class Fault:
 
     def __str__(self) -> str:
         """One line; what would not be seen, or would move a terminal's cursor, is escaped."""
-        line = f"{self.shard}{' ' + self.key if self.key else ''}: {self.what}"
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+        return printable(f"{self.shard}{' ' + self.key if self.key else ''}: {self.what}")
 
 
 @dataclass

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from omni.errors import OmniError
+from omni.errors import OmniError, brief
 from omni.formats.checked import read_json
 
 INDEX_SUFFIX = ".index.json"  # of the file that says which shard holds which tensor
@@ -109,12 +109,6 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
                     where,
                     "use a checkpoint from before the training diverged, or copy it again",
                 )
-
-
-def brief(error: BaseException) -> str:
-    """Kind and first line of an exception, at most 120 characters."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:120]
 
 
 def _read_safetensors(file: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from omni.errors import OmniError
+from omni.errors import OmniError, brief
 from omni.formats.tensors import INDEX_SUFFIX
 from omni.nanochat.tokenizer import FILE_NAME as TOKENIZER_FILE
 
@@ -253,8 +253,7 @@ def _from_hubs(name: str) -> CheckpointFiles:
         try:
             return _in_folder(fetch(repository), f"{source}, {repository}")
         except Exception as error:  # whatever it raises, the next source is asked and the user told
-            failure = f"{source} ({type(error).__name__}: {str(error).strip()[:100]})"
-            tried.append(" ".join(failure.split()))
+            tried.append(f"{source} ({brief(error)})")
             if source == "ModelScope":
                 print(f"LM: {tried[-1]}, going on", file=sys.stderr)
     raise OmniError(

@@ -18,9 +18,9 @@ import torch
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from omni.errors import OmniError
+from omni.errors import OmniError, brief
 from omni.formats.checked import read_json
-from omni.formats.tensors import INDEX_SUFFIX, brief, check_finite, read_tensors, shard_names
+from omni.formats.tensors import INDEX_SUFFIX, check_finite, read_tensors, shard_names
 from omni.whisper.ct2 import read_whisper
 
 WHEEL_MODEL = "openai/whisper-base"
