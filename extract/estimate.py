@@ -41,7 +41,7 @@ def estimate(
     return (
         f"{manifest.split}: {len(job.plan)} shards, {len(missing)} to make: {len(rows)} utterances, "
         f"{sum(lengths) / 3600:.2f} h, {problems} of them known to fail; "
-        f"{bytes_needed(job, missing, encoder.d_model) / 1e9:.3f} GB of "
+        f"{bytes_needed(job, lengths, encoder.d_model) / 1e9:.3f} GB of "
         f"{shutil.disk_usage(parent).free / 1e9:.1f} GB free; about {seconds:.0f} s of encoding "
         f"({windows} windows)"
     )

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from omni.formats.manifest import Utterance
 
-_FILES_REMEMBERED = 4096  # where many utterances are pieces of one file, it is hashed once
+# A file of which utterances are pieces is hashed once, not for each: the plan mixes all of them.
+_FILES_REMEMBERED = 1 << 16
 # What says where audio is or what is known of it; the audio itself is hashed instead.
 _NOT_CONTENT = {"audio", "n_samples", "sample_rate", "problem", "note"}
 
@@ -40,12 +41,15 @@ def stamp_of(utterance: Utterance, path: Path) -> str:
 def audio_file(utterance: Utterance, path: Path) -> AudioFile:
     """Both of an utterance's file; a file that can't be read has a stamp and no sha256."""
     stamp = stamp_of(utterance, path)
-    return AudioFile(_sha256(path, stamp), stamp) if stamp else NO_FILE
+    if not stamp:
+        return NO_FILE
+    is_piece = bool(utterance.start or utterance.length)
+    return AudioFile(_piece_sha256(path, stamp) if is_piece else _sha256(path), stamp)
 
 
 def forget_files() -> None:
     """Read every file again that is asked for, though its stamp is the same."""
-    _sha256.cache_clear()
+    _piece_sha256.cache_clear()
 
 
 def inputs_hash(rows: Iterable[tuple[Utterance, str]]) -> str:
@@ -72,8 +76,12 @@ def _stamp(path: Path) -> str:
 
 
 @lru_cache(maxsize=_FILES_REMEMBERED)
-def _sha256(path: Path, stamp: str) -> str:
+def _piece_sha256(path: Path, stamp: str) -> str:
     """`stamp` is part of the question: a file that changes is read again."""
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

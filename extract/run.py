@@ -95,8 +95,8 @@ def extract_split(
     missing = missing_shards(job, mine, look_closely=settings.repair)
     if missing.stale:
         print(missing.told(manifest.split))
-    require_disk(job, missing.shards, encoder.d_model)
     seconds = [expected_seconds(*row) for shard in missing.shards for row in job.rows(shard)]
+    require_disk(job, seconds, encoder.d_model)
     with ProgressLine(manifest.split, len(seconds), sum(seconds)) as progress:
         stats = run(job, encoder, missing, progress, settings.ray_workers, settings.allow_mixed)
     index = write_index(job.spec, len(job.plan))
@@ -156,19 +156,15 @@ def drop_faulty(job: Job, rank: Rank) -> None:
             sidecar.unlink(missing_ok=True)
 
 
-def bytes_needed(job: Job, shards: Sequence[int], d_model: int) -> int:
-    """Size of shards before they are made, from the expected lengths; a little too large."""
+def bytes_needed(job: Job, seconds: Sequence[float], d_model: int) -> int:
+    """Size of shards of utterances of these lengths before they are made; a little too large."""
     n_layers = 1 if job.layers == "last" else len(job.layers)
     per_frame = n_layers * d_model * (1 if job.spec.dtype == "int8" else 2)
-    total = 0
-    for shard in shards:
-        for row in job.rows(shard):
-            n_frames = frame_count(round(expected_seconds(*row) * SAMPLE_RATE))
-            total += n_frames * per_frame + ROW_OVERHEAD_BYTES
-    return total
+    n_frames = sum(frame_count(round(length * SAMPLE_RATE)) for length in seconds)
+    return n_frames * per_frame + len(seconds) * ROW_OVERHEAD_BYTES
 
 
-def require_disk(job: Job, shards: Sequence[int], d_model: int) -> None:
+def require_disk(job: Job, seconds: Sequence[float], d_model: int) -> None:
     """Refuse to start what can't end.
 
     Raises:
@@ -179,7 +175,7 @@ def require_disk(job: Job, shards: Sequence[int], d_model: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OmniError(f"the folder can't be made ({error.strerror})", str(folder)) from error
-    needed, free = bytes_needed(job, shards, d_model), shutil.disk_usage(folder).free
+    needed, free = bytes_needed(job, seconds, d_model), shutil.disk_usage(folder).free
     if needed > free:
         raise OmniError(
             f"the shards need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free",

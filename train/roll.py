@@ -7,11 +7,13 @@ wrong pairs. Must not know what any of them decides.
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from omni.formats import shards as shard_files
-from omni.formats.splits import SplitIndex
+from omni.formats.splits import ShardEntry, SplitIndex
 
+_LOOKERS = 16  # threads: a store or a network disk answers slowly, each jump is a question
 PATIENCE = 3.0  # seconds without a word
 
 
@@ -37,17 +39,21 @@ def call_roll(
     """
     total = sum(split.n for split in splits)
     done, told = 0, time.monotonic()
-    roll = []
-    for split in splits:
-        by_shard = []
-        for entry in split.shards:
-            metas = [meta for _, meta in shard_files.read_metas(entry.path)]
-            by_shard.append(
-                [Known(m["id"], m["speaker"], m["text_norm"], m["sha256"]) for m in metas]
-            )
-            done += len(metas)
+    roll: list[list[list[Known]]] = [[] for _ in splits]
+    with ThreadPoolExecutor(_LOOKERS, thread_name_prefix="roll") as pool:
+        entries = [
+            (by_shard, e) for by_shard, s in zip(roll, splits, strict=True) for e in s.shards
+        ]
+        found = pool.map(lambda entry: _call(entry[1]), entries)
+        for (by_shard, _), known in zip(entries, found, strict=True):
+            by_shard.append(known)
+            done += len(known)
             if time.monotonic() - told > PATIENCE:
                 told = time.monotonic()
                 say(f"looking through the shards: {done:,} of {total:,} utterances")
-        roll.append(by_shard)
     return roll
+
+
+def _call(entry: ShardEntry) -> list[Known]:
+    metas = (meta for _, meta in shard_files.read_metas(entry.path))
+    return [Known(m["id"], m["speaker"], m["text_norm"], m["sha256"]) for m in metas]

@@ -28,6 +28,7 @@ _MAX_META = 1 << 24  # bytes of a sample's JSON: a day of speech is two megabyte
 _MAX_FEATURES = 1 << 33  # bytes of a sample's features
 _MAX_WIDTH = 1 << 16  # of a frame
 _SAFE = re.compile(r"[^A-Za-z0-9_-]")
+_JUMP = 1 << 12  # bytes at a time where features are jumped over: a meta and the headers around it
 _SHOWN = 100  # characters of a foreign name in a message
 
 
@@ -103,7 +104,7 @@ def read_metas(path: str | Path) -> Iterator[tuple[str, SampleMeta]]:
     path = locate(path)
     sidecar = _checked_sidecar(path)
     n = 0
-    with opened(path) as file, _told(path):
+    with opened(path, ahead=_JUMP) as file, _told(path):
         for place, key, suffix, member in _members(sidecar, file, file.seek):
             if suffix == "json":
                 n += 1

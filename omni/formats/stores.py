@@ -65,8 +65,12 @@ def _no_other(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def opened(path: Path, mend: str = "") -> Iterator[io.BufferedReader]:
+def opened(path: Path, mend: str = "", ahead: int | None = None) -> Iterator[io.BufferedReader]:
     """A regular file, open for reading and seeking; errors while it is open are told likewise.
+
+    Args:
+        ahead: bytes that a store is asked for at once; None suits reading from begin to end, a few
+            thousand suit jumps, which would fetch the whole file else.
 
     Raises:
         OmniError: not there, a folder, a pipe or a device, no permission, unreadable; a store that
@@ -81,9 +85,9 @@ def opened(path: Path, mend: str = "") -> Iterator[io.BufferedReader]:
                 yield file
         return
     with _told(path, mend):
-        remote = _Patient(_patient(lambda: path.open("rb"), path), path)
+        remote = _Patient(_patient(lambda: _open_remote(path, ahead), path), path)
     with contextlib.closing(remote), _told(path, mend):
-        yield io.BufferedReader(remote, CHUNK)
+        yield io.BufferedReader(remote, ahead or CHUNK)
 
 
 def read_bytes(path: Path, most: int, mend: str = "") -> bytes:
@@ -102,6 +106,10 @@ def read_bytes(path: Path, most: int, mend: str = "") -> bytes:
     if not left:
         raise OmniError(f"longer than {most:,} bytes", str(path), mend)
     return b"".join(parts)
+
+
+def _open_remote(path: Any, ahead: int | None) -> Any:
+    return path.open("rb") if ahead is None else path.open("rb", block_size=ahead)
 
 
 class _Patient(io.RawIOBase):

@@ -3,6 +3,7 @@
 .venv/bin/python -m pytest tests/extract/test_pieces.py
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from folder_kit import record, write_jsonl
 from speech_kit import tiny_encoder
 
 from cli.extract import main
+from extract.inputs import audio_file
 from extract.pieces import load_piece
 from omni.audio import load_audio
 from omni.errors import OmniError
+from omni.formats.manifest import Utterance
 from omni.formats.shards import read
 
 SPANS = [(0.0, 1.0), (0.5, 0.25), (1.0, 0.0), (0.0, 1.9999), (1.9, 0.1), (0.00003, 1.0)]
@@ -43,6 +46,21 @@ def test_a_piece_behind_the_end_is_refused(tmp_path: Path, suffix: str, span) ->
     path = record(tmp_path / f"a{suffix}", 2.0)
     with pytest.raises(OmniError, match=r"the piece ends at .* the recording has 2\.0"):
         load_piece(path, *span)
+
+
+def test_a_file_of_many_pieces_is_hashed_once_however_they_are_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{i}.wav" for i in range(5_000)]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    read = []
+    whole = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda f, kind: read.append(f) or whole(f, kind))
+    for start in (1.0, 2.0):  # all files, then all again
+        for file in files:
+            audio_file(Utterance("u", audio=file.name, start=start, length=1.0), file)
+    assert len(read) == len(files)
 
 
 def test_a_damaged_recording_gives_no_piece(tmp_path: Path) -> None:

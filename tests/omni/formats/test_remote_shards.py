@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from store_kit import CountingFileSystem, counted
 from training_kit import save_lm, speech, tiny_lm, write_split
 from upath import UPath
 
@@ -14,7 +15,7 @@ from cli import eval as cli_eval
 from cli import train_projector
 from omni.errors import OmniError
 from omni.formats.files import locate
-from omni.formats.shards import read_metas, read_shard
+from omni.formats.shards import Sample, read_metas, read_shard
 from omni.formats.splits import find_splits
 from train.passes import BatchRule, Shard
 from train.stream import StreamSpec, batches
@@ -52,6 +53,23 @@ def test_samples_and_batches_are_those_of_the_disk(shards: Path) -> None:
     for mine, theirs in zip(*taken.values(), strict=True):
         assert mine.keys == theirs.keys
         np.testing.assert_array_equal(mine.features, theirs.features)
+
+
+@pytest.mark.filterwarnings("ignore:UPath")
+def test_metas_are_fetched_without_the_features(tmp_path: Path) -> None:
+    long = []
+    for sample in speech(40):
+        frames = np.tile(sample.features, (800, 1))  # 200 to 600 kB
+        meta = {**sample.meta, "n_frames": len(frames), "n_samples": len(frames) * 320}
+        long.append(Sample(sample.key, meta, frames))
+    write_split(tmp_path, "train-x", long, shard_size=40)
+    (tar,) = (tmp_path / "train-x").glob("*.tar")
+    with counted(tmp_path) as url:
+        assert len(list(read_metas(f"{url}/train-x/{tar.name}"))) == 40
+        assert 40 * 1024 < CountingFileSystem.fetched < tar.stat().st_size / 10
+        CountingFileSystem.fetched = 0
+        assert len(list(read_shard(f"{url}/train-x/{tar.name}"))) == 40
+        assert CountingFileSystem.fetched < 1.1 * tar.stat().st_size
 
 
 @pytest.mark.parametrize(
