@@ -3,13 +3,13 @@
 .venv/bin/python -m pytest tests/extract/test_stop.py
 """
 
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_kit import environment, heed_signals
 from extract_kit import command, deterministic_bytes
 from places import ROOT
 from speech_kit import noise_tree, tiny_encoder
@@ -45,7 +45,7 @@ def test_a_signal_in_mid_shard_leaves_whole_shards_and_nothing_else(
     args = command(noise_tree(tmp_path, 40, seconds=2.0), encoder, tmp_path / "out")
     script = [sys.executable, "-c", RUNNER, str(int(number)), *args, "--shard-size", "20"]
     run = subprocess.run(
-        script, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        script, cwd=ROOT, capture_output=True, text=True, env=environment(), preexec_fn=heed_signals
     )
     assert run.returncode == 128 + number, run.stderr
     assert "Traceback" not in run.stderr

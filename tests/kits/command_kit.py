@@ -6,6 +6,7 @@ Every command is found in `[project.scripts]`, so that a new one is tested witho
 import argparse
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -55,7 +56,14 @@ def run_command(
         capture_output=True,
         text=True,
         timeout=300,
+        preexec_fn=heed_signals,
     )
+
+
+def heed_signals() -> None:
+    """What a terminal starts heeds these signals; what nohup or `&` starts, the tests among it, does not."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def script_of(name: str, before: str = "") -> str:

@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+from command_kit import environment, heed_signals
 from places import KITS, ROOT
 from training_kit import speech, write_split
 
 from train.passes import BatchRule, Shard
 from train.stream import StreamSpec, batches
 
+GENTLER = (signal.SIGTERM, signal.SIGHUP)
 READS = """
 import itertools, multiprocessing, sys, time
 sys.path.insert(0, sys.argv[1])
@@ -52,13 +54,19 @@ def gone(pids: list[int], patience: float = 60.0) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in GENTLER)]
+)
 def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path, how: signal.Signals) -> None:
     split = write_split(tmp_path, "train-x", speech(16))
     command = [sys.executable, "-c", READS, str(KITS), str(split.folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_signals,
     ) as parent:
         assert parent.stdout is not None
         pids = [int(word) for word in parent.stdout.readline().split()]
