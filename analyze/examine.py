@@ -26,6 +26,7 @@ from analyze.page.html import PointSet, RunView
 from analyze.page.words import Circumstances, alerts, judge, tiles
 from omni.bridge.projector import Projector
 from omni.bridge.prompt import Template
+from omni.bridge.room import make_room, that_fit
 from omni.encoder import DEFAULT_ENCODER, frames_per_second
 from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
@@ -73,6 +74,7 @@ class Setting:
     splits: Sequence[SplitIndex]
     held_out: bool  # whether training saw none of the samples
     samples: Sequence[Sample]
+    too_long: str  # a line on utterances that fit in no row of the LM; "" if there are none
 
     @property
     def frame_seconds(self) -> float:
@@ -139,10 +141,21 @@ def set_up(run: Run, request: Request) -> Setting:
     run.check_lm(lm, request.lm)
     template = Template(**run.config["template"])
     paths = [str(entry.path) for split in splits for entry in split.shards]
-    samples = sample.load(paths, request.utterances, request.seed, ids)
+    found = sample.load(paths, request.utterances, request.seed, ids)
+    samples, too_long = that_fit(found, make_room(lm, tok, template, trained.stack, stretch=0.0))
     held_out = bool(ids) or all(split.role != "train" for split in splits)
     return Setting(
-        run, lm, tok, template, trained, untrained, checkpoint, splits, held_out, samples
+        run,
+        lm,
+        tok,
+        template,
+        trained,
+        untrained,
+        checkpoint,
+        splits,
+        held_out,
+        samples,
+        too_long,
     )
 
 
@@ -323,6 +336,7 @@ def _circumstances(s: Setting, e: Evidence) -> Circumstances:
         finished=max((int(line["step"]) for line in lines), default=0) >= steps,
         base_model=s.template.kind == "base",
         single_tokens_of=e.trained.detail,
+        too_long=s.too_long,
     )
 
 

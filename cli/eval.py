@@ -105,8 +105,10 @@ def build_parser() -> argparse.ArgumentParser:
 def command(args: argparse.Namespace) -> int:
     """Evaluate, print, and write the JSON."""
     from omni.bridge.prompt import Template
+    from omni.bridge.room import make_room, that_fit
     from omni.device import pick_device
     from omni.encoder import frames_per_second
+    from omni.errors import printable
     from omni.evaluation.cascade import add_cascade
     from omni.evaluation.evaluate import evaluate
     from omni.evaluation.figures import Judged
@@ -127,13 +129,16 @@ def command(args: argparse.Namespace) -> int:
     projector = trained.projector(args.checkpoint, device)
     template = Template(**trained.config["template"])
     print(f"{trained.path}, checkpoint {args.checkpoint}")
+    room = make_room(lm, tok, template, projector.stack, stretch=0.0)
     results: dict[str, Judged] = {}
     language = args.language or trained.language
     features = trained.provenance["fingerprint_config"]
     decoder = _load_decoder(args, features, device, language)
     chosen_by = _name_here(trained.chosen_by(args.checkpoint), splits)
     for name, read in sets.items():
-        samples = read()
+        samples, too_long = that_fit(read(), room)
+        if too_long:
+            print(printable(f"\n{name}: {too_long}"))
         figures = evaluate(
             lm, tok, projector, samples, template, args.batch_size,
             args.examples, args.decode_limit, language, frames_per_second(features),

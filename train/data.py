@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from omni.bridge.room import Room
 from omni.encoder import frames_per_second
 from omni.errors import OmniError
 from omni.formats.records import FeatureConfig
@@ -23,7 +24,6 @@ from train.content import content_of
 from train.heldout import hold_out
 from train.passes import Shard
 from train.roll import Known, call_roll
-from train.room import Room
 from train.sides import Sides, choose_sides, role_here
 
 FEWEST_STEPS, MOST_STEPS = 100, 8000

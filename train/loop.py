@@ -22,6 +22,7 @@ import torch.distributed as dist
 from omni import runs
 from omni.bridge.projector import build_projector
 from omni.bridge.prompt import choose_template
+from omni.bridge.room import make_room
 from omni.encoder import frames_per_second
 from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
@@ -38,7 +39,6 @@ from train.memory import enough_memory, halved, memory_gb
 from train.options import TrainOptions
 from train.passes import BatchRule
 from train.ranks import ranks
-from train.room import make_room
 from train.sides import choose_sides
 from train.step import StepFigures, Trainee, learning_rate, make_optimizer, train_step
 from train.stream import START, Packed, Position, StreamSpec, batches

@@ -38,6 +38,9 @@ def ranks(device: str) -> Iterator[tuple[int, int, torch.device]]:
     for name in (name for name in (*_TORCHRUN, "LOCAL_RANK") if name != "MASTER_ADDR"):
         if name in os.environ:
             launcher_number(os.environ, name)
+    rank = int(os.environ["RANK"])
+    if rank >= world:  # torch would wait for the others for ever
+        raise OmniError(f"RANK is {rank} where WORLD_SIZE is {world}", "the environment", _MEND)
     device = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if device.startswith("cuda"):
         torch.cuda.set_device(device)

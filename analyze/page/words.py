@@ -45,6 +45,7 @@ class Circumstances:
     finished: bool
     base_model: bool
     single_tokens_of: int
+    too_long: str  # a line on utterances that were left out as too long; "" if there are none
 
 
 def judge(numbers: Sequence[Number]) -> Verdict:
@@ -157,6 +158,7 @@ def _doubts_of_circumstances(about: Circumstances) -> list[Alert]:
         (about.base_model, "know",
          "The LM is a base model: it continues the audio instead of answering, and no chat token is "
          "trained."),
+        (bool(about.too_long), "know", f"{about.too_long}."),
         (about.single_tokens_of < about.utterances, "know",
          f"Numbers of single soft tokens use the first {about.single_tokens_of} of the "
          f"{about.utterances} utterances, to bound memory."),

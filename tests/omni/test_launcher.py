@@ -48,6 +48,8 @@ def test_half_of_the_variables_is_nobodys_rank() -> None:
             **{"MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
         },
         {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "999999"},
+        {"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
+        {"WORLD_SIZE": "2", "RANK": "5", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999"},
     ],
 )
 def test_training_names_the_variable_that_leads_to_nobody(

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from training_kit import chat_tokenizer, speech, write_split
 
+from omni.bridge.room import Room
 from omni.errors import OmniError
 from omni.formats.shards import Sample
 from omni.formats.splits import find_splits, name_apart
 from train.content import changes, content_of
 from train.data import TrainingData, read_sides
 from train.passes import Shard
-from train.room import Room
 from train.sides import choose_sides
 
 

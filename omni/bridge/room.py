@@ -3,9 +3,12 @@
 Must not know files, nor the projector beyond its frames to a soft token.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omni.bridge.prompt import Template, row_limit
+from omni.errors import OmniError
+from omni.formats.shards import Sample
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
 
@@ -40,3 +43,29 @@ class Room:
 def make_room(lm: NanoChat, tok: Tokenizer, template: Template, stack: int, stretch: float) -> Room:
     """The room of this LM's rows, laid out by this template."""
     return Room(row_limit(lm), template.around(tok), stack, tok, stretch)
+
+
+def that_fit(samples: Sequence[Sample], room: Room) -> tuple[list[Sample], str]:
+    """The samples to judge by whose rows fit, and a line on the others ("" if there are none).
+
+    Raises:
+        OmniError: there are samples, and none fits.
+    """
+    kept, long = [], []
+    for sample in samples:
+        text = sample.meta["text_norm"]
+        needed = room.positions(sample.features.shape[-2], text, training=False)
+        if needed > room.limit:
+            long.append((needed, sample.meta["id"]))
+        else:
+            kept.append(sample)
+    if not long:
+        return kept, ""
+    needed, longest = max(long)
+    line = (
+        f"{len(long):,} utterance{'s' * (len(long) > 1)} too long for the LM left out (longest: "
+        f"{longest}, {needed:,} positions; the LM's rows end at {room.limit:,})"
+    )
+    if not kept:
+        raise OmniError("no utterance fits in a row of the LM", line, "judge by shorter ones")
+    return kept, line
