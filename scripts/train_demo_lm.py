@@ -48,7 +48,6 @@ PATTERN = (
 )
 SHAPES = ((32, 128), (32, 128), (32, 128), (10, 384))  # rows x positions, in turn
 REPEAT_SHARE = 0.7  # of the rows
-PROBE = "put the purple lamp under the table at seven again"  # only measured, never trained on
 
 
 class Rows:

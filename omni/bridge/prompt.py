@@ -22,7 +22,6 @@ from omni.nanochat.tokenizer import Tokenizer
 
 DEFAULT_PROMPT = " Repeat that."
 IGNORED = -1  # nanochat's own mark of a position without a target
-CHAT_SPECIALS = ("user_start", "user_end", "assistant_start", "assistant_end")
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,13 @@ def safe_name(name: str, what: str) -> str:
         what: what bears the name, for the error ("a split").
 
     Raises:
-        OmniError: empty, hidden, `..`, with a separator or a control character, or too long.
+        OmniError: empty or blank, hidden, `..`, with a separator or a control character, or too long.
     """
-    if not name or name.startswith(".") or any(c in "/\\" or not c.isprintable() for c in name):
+    if (
+        not name.strip()
+        or name.startswith(".")
+        or any(c in "/\\" or not c.isprintable() for c in name)
+    ):
         fault = "is empty, begins with a dot, or holds a separator or a control character"
     elif len(_utf8(name, what)) > LONGEST_NAME:
         fault = f"is longer than {LONGEST_NAME} bytes"

@@ -94,11 +94,6 @@ class Tokenizer:
         """Number of ids, special tokens included."""
         return self._encoding.n_vocab
 
-    @property
-    def special_ids(self) -> dict[str, int]:
-        """Every special token the encoding holds, as written (`<|bos|>`), to its id."""
-        return dict(self._specials)
-
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; no bos is added, and special tokens spelled in it are plain text.
 

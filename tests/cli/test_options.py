@@ -57,7 +57,7 @@ BAD = [
         "--batch-size": ("0", *SHAPES), "--buffer": ("0", *SHAPES),
         "--stack": ("0", "-1", "2000"), "--hidden": ("0", "-1", "1000000"),
         "--seed": ("-1", "4294967296", "x"),
-        "--run": ("", " ", "..", ".", "../x", "a/b", "/tmp/x", "a\\b", "a\nb", "n" * 101),
+        "--run": ("", " ", "..", ".", "../x", "a/b", "/tmp/x", "a\\b", "a\nb", "n" * 151, ".n"),
         "--runs": ("",), "--shards": ("",), "--eval-shards": ("",), "--lm": ("",),
         "--device": ("tpu", "cuda:x"), "--projector": ("rnn",), "--wandb": ("maybe",),
     }.items() for value in values),
