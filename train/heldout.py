@@ -107,15 +107,18 @@ def _singles(spoken: Sequence[Known], held: Sequence[Known], wanted: int, most: 
     taken = {u.id for u in held}
     left = [u for u in spoken if u.id not in taken]
     single: list[Known] = []
-    while len(held) + len(single) < most:
-        texts = _texts([*held, *single])
-        if len(texts) == 1:  # the next must say something else
-            left.sort(key=lambda u: u.text in texts)
-            if len(held) + len(single) >= wanted and left[0].text in texts:
-                break
-        elif len(held) + len(single) >= wanted:
+    texts = _texts(held)
+    is_sorted = False
+    while len(held) + len(single) < most and len(single) < len(left):
+        following = left[len(single)]
+        if len(texts) == 1 and not is_sorted:  # the next must say something else
+            left[len(single) :] = sorted(left[len(single) :], key=lambda u: u.text in texts)
+            following, is_sorted = left[len(single)], True
+        helps = len(texts) == 1 and following.text not in texts
+        if len(held) + len(single) >= wanted and not helps:
             break
-        single.append(left.pop(0))
+        single.append(following)
+        texts.add(following.text)
     return single
 
 
