@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from omni.device import launcher_number, pick_device
-from omni.errors import OmniError
+from omni.errors import OmniError, one_line
 
 RANK_TIMEOUT = timedelta(hours=2)  # the other ranks wait while rank 0 evaluates
 _TORCHRUN = ("RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -56,8 +56,9 @@ def _join(backend: str) -> None:
     try:
         dist.init_process_group(backend, timeout=RANK_TIMEOUT)
     except (ValueError, RuntimeError) as error:  # a rank outside of its world, a port that is taken
-        said = " ".join(str(error).split())[:200]
-        raise OmniError(f"the ranks can't meet ({said})", "the environment", _MEND) from error
+        raise OmniError(
+            f"the ranks can't meet ({one_line(str(error))})", "the environment", _MEND
+        ) from error
 
 
 def all_reduce(tensors: list[Tensor]) -> None:

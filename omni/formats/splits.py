@@ -6,6 +6,7 @@ Must not know the model, nor what a split is used for.
 import warnings
 from collections import Counter
 from collections.abc import Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -25,6 +26,8 @@ from omni.formats.records import (
 )
 from omni.formats.shards import Sample, damaged, same_width
 from omni.formats.stores import ask, is_file, is_folder
+
+_LOOKERS = 16  # threads: a store answers slowly, and a large split has hundreds of shards
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,11 @@ def open_split(folder: str | Path) -> SplitIndex:
     """
     folder = locate(folder)
     index = read_index(folder)
+    paths = [folder / f"{shard['name']}.tar" for shard in index["shards"]]
+    with ThreadPoolExecutor(_LOOKERS, thread_name_prefix="sidecar") as pool:
+        sidecars = list(pool.map(read_sidecar, paths))
     entries = []
-    for shard in index["shards"]:
-        path = folder / f"{shard['name']}.tar"
-        sidecar = read_sidecar(path)
+    for shard, path, sidecar in zip(index["shards"], paths, sidecars, strict=True):
         if differing := disagreements(shard, index, sidecar):
             raise damaged(path, f"its sidecar and the index disagree in {', '.join(differing)}")
         entries.append(ShardEntry(shard["name"], path, sidecar["n"], sidecar))
