@@ -331,7 +331,7 @@ def find_rank(args: argparse.Namespace) -> "Rank":
         raise OmniError(
             f"there is no rank {args.rank} of {args.world_size}", "--rank", "count ranks from 0"
         )
-    return Rank(args.rank, args.world_size, 0)
+    return Rank(args.rank, args.world_size, args.rank)  # spread over the devices of one machine
 
 
 if __name__ == "__main__":

@@ -133,14 +133,17 @@ class BatchEncoder:
             seconds["mel"] += middle - start
             seconds["encode"] += time.perf_counter() - middle
             return Batch(features, counts, windows, [])
+        # The stream that the work is on: that of whatever device is current may be another's, and
+        # would say the copy is done before it is.
+        stream = torch.cuda.current_stream(encoder.device)
         marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
-        marks[0].record()
+        marks[0].record(stream)
         # One shape for all batches of a length.
         mel, counts = encoder.mel(waves, pad_to=self.batch_size, window=self.window)
-        marks[1].record()
+        marks[1].record(stream)
         features = encoder.encode_mel(mel, counts, self.layers, self.window)
-        marks[2].record()
+        marks[2].record(stream)
         host = torch.empty(features.shape, dtype=torch.float16, pin_memory=True)
         host.copy_(features, non_blocking=True)
-        marks[3].record()
+        marks[3].record(stream)
         return Batch(host, counts, windows, marks)

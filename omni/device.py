@@ -16,9 +16,13 @@ def is_device_name(name: str) -> bool:
 def pick_device(name: str, local_rank: int | None = None) -> str:
     """`auto` is a GPU if there is one (this rank's, where ranks share a machine), else the CPU.
 
+    The one place that sets CUDA's current device, for every command and rank: streams, events and
+    pinned copies belong to it wherever no device is named.
+
     Args:
         name: "auto", "cpu", "cuda" or "cuda:1".
-        local_rank: number of this process on its machine; None if it is alone.
+        local_rank: number of this process on its machine; None if it is alone. Taken modulo the
+            devices that are visible: SLURM may show each task one, and number the tasks all the same.
 
     Raises:
         OmniError: no such kind of device, or one that torch does not see here.
@@ -34,12 +38,14 @@ def pick_device(name: str, local_rank: int | None = None) -> str:
         return name
     if not torch.cuda.is_available():
         raise OmniError("torch sees no CUDA device", option, "use --device cpu")
+    there = torch.cuda.device_count()
     if name == "cuda" and local_rank is not None:
-        name = f"cuda:{local_rank}"
-    index, there = int(name.partition(":")[2] or 0), torch.cuda.device_count()
+        name = f"cuda:{local_rank % max(there, 1)}"
+    index = int(name.partition(":")[2] or 0)
     if index >= there:
         last = f"cuda:{there - 1}"
         raise OmniError(f"torch sees {there} CUDA devices, the last is {last}", name, f"use {last}")
+    torch.cuda.set_device(index)
     return name
 
 

@@ -42,8 +42,6 @@ def ranks(device: str) -> Iterator[tuple[int, int, torch.device]]:
     if rank >= world:  # torch would wait for the others for ever
         raise OmniError(f"RANK is {rank} where WORLD_SIZE is {world}", "the environment", _MEND)
     device = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
     _join("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield dist.get_rank(), world, torch.device(device)
