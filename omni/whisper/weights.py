@@ -120,6 +120,8 @@ def read_folder(folder: Path, source: str, decoder: bool = False) -> Weights:
     if kind != "whisper":
         raise OmniError(f"model_type is {kind!r}, not 'whisper'", str(config_file))
     config = read_json(config_file, WhisperSizes)
+    if config.get("decoder_start_token_id", 0) is None:
+        del config["decoder_start_token_id"]  # as good as not there, and transformers refuses null
     for file in _FILES:
         if (folder / file).is_file():
             tensors = _read_tensors(folder / file, decoder)

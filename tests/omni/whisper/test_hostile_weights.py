@@ -129,6 +129,14 @@ def test_any_field_of_the_config_may_be_anything(
         build(read_folder(folder, "test"))
 
 
+@pytest.mark.parametrize("key", ["decoder_start_token_id", "bos_token_id", "eos_token_id"])
+def test_an_id_that_is_null_is_one_that_is_not_there(tmp_path: Path, key: str) -> None:
+    folder = tiny_encoder(tmp_path / "f")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: None}))
+    assert build(read_folder(folder, "test")).d_model == config["d_model"]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"3", b"\xff", b"[" * 100_000, b'{"model_type":"whisper"}']
 )
