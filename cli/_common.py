@@ -20,7 +20,14 @@ from typing import NamedTuple, NoReturn
 
 import cli
 from cli._stop import Stopped, stop_signals
-from omni.errors import OmniError, brief, is_out_of_memory, one_line, printable
+from omni.errors import (
+    OmniError,
+    SaidElsewhere,
+    brief,
+    is_out_of_memory,
+    one_line,
+    printable,
+)
 
 EXIT_USAGE = 2
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -116,6 +123,8 @@ def explain(error: BaseException, less: str = LESS) -> Ending:
         return Ending(f"stopped by {error}: {cli.AGAIN}", 128 + error.number)
     if isinstance(error, KeyboardInterrupt):
         return Ending(f"interrupted: {cli.AGAIN}", cli.EXIT_INTERRUPTED)
+    if isinstance(error, SaidElsewhere):
+        return Ending("", error.exit_code)
     if isinstance(error, OmniError):
         return Ending(f"error: {error}", error.exit_code)
     if isinstance(error, BrokenPipeError) and _nobody_reads():

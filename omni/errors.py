@@ -3,8 +3,10 @@
 Must not know about any stage: it is raised from everywhere and caught by the commands.
 """
 
+import contextlib
 import sys
 import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -39,17 +41,52 @@ class OmniError(Exception):
         return (OmniError, (self.what, self.where, self.mend, self.exit_code))
 
 
+class SaidElsewhere(OmniError):  # noqa: N818  it is the end of a process, not what is wrong
+    """Another process of the same run says what is wrong: this one ends with the same status, and
+    without a line of its own."""
+
+
+# What torch raises as a plain error of another kind where memory ran out: its allocator on a CPU,
+# pinned memory, and the libraries that allocate beside it.
+_FULL = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: Python's, a device's, or a CPU's under torch (not imported for this).
 
-    On a CPU torch raises a plain RuntimeError: nothing but its allocator's name tells it. Here alone
-    a message is looked into.
+    Where torch has no type for it, nothing but its words tell. Here alone a message is looked into.
     """
     torch: Any = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, MemoryError):
         return True
-    of_cpu = type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
-    return of_cpu or isinstance(error, MemoryError)
+    if torch is None:
+        return False
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    of_torch = type(error) is RuntimeError or isinstance(error, torch.AcceleratorError)
+    return of_torch and any(words in str(error) for words in _FULL)
+
+
+@contextlib.contextmanager
+def enough_memory(where: str, mend: str) -> Iterator[None]:
+    """What happens inside may run out of memory.
+
+    Raises:
+        OmniError: it did; says where, and how to take less.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OmniError("out of memory", where, mend) from error
+
+
+def halved(value: int, option: str, otherwise: str = "") -> str:
+    """The option with half its value, in words; where it can't be halved, `otherwise`."""
+    if value < 2 and otherwise:
+        return otherwise
+    return f"{option} {max(value // 2, 1)} halves it"
 
 
 def one_line(text: str, most: int = 200) -> str:

@@ -7,42 +7,42 @@ know how a gradient is made (step.py) or what is in a shard.
 
 import contextlib
 import json
-import os
-import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 
 from omni import runs
-from omni.bridge.projector import build_projector
-from omni.bridge.prompt import choose_template
+from omni.bridge.projector import Projector, build_projector
+from omni.bridge.prompt import Template, choose_template
 from omni.bridge.room import make_room
 from omni.encoder import frames_per_second
-from omni.errors import OmniError
-from omni.evaluation.evaluate import evaluate
+from omni.errors import OmniError, enough_memory, halved
+from omni.evaluation.evaluate import evaluate, keep_own
 from omni.evaluation.figures import Figures, headline, without_utterances
+from omni.evaluation.share import Share
 from omni.evaluation.verdict import verdict
-from omni.nanochat import load_checkpoint
+from omni.formats.shards import Sample
+from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
 from omni.nanochat.config import ModelMeta
 from omni.nanochat.discovery import DEMO
 from train.augment import Augmentation
 from train.clock import Clock
-from train.content import changes
 from train.data import TrainingData, read_sides
-from train.memory import enough_memory, halved, memory_gb
+from train.memory import memory_gb
 from train.options import TrainOptions
 from train.passes import BatchRule
-from train.ranks import ranks
+from train.ranks import Peers, ranks
+from train.resume import Seen, provenance, refuse_other_inputs, refuse_overwriting, resumable
 from train.sides import choose_sides
 from train.step import StepFigures, Trainee, learning_rate, make_optimizer, train_step
 from train.stream import START, Packed, Position, StreamSpec, batches
 from train.track import Tracker
+
+EVAL_BATCH = 32  # utterances; fewer where --micro-batch-size says that memory is short
 
 
 def train(
@@ -61,11 +61,11 @@ def train(
         OmniError: bad input; a run already there; options other than the resumed run's; a loss
             that is not finite; an LM that changed.
     """
-    with ranks(options.device) as (rank, world, device):
-        with enough_memory("the LM and the projector", halved(options.hidden, "--hidden")):
-            session = _open(options, folder, resume, command, rank, world, device)
-        if session.step == 0 and rank == 0:
-            runs.save_projector(folder, "init", session.trainee.projector)
+    with ranks(options.device) as peers:
+        session = _open(options, folder, resume, command, peers)
+        if session.step == 0:
+            if peers.rank == 0:
+                runs.save_projector(folder, "init", session.trainee.projector)
             _evaluate(session)
         micro = session.trainee.micro
         mend = f"{halved(micro, '--micro-batch-size')} and changes no result"
@@ -73,7 +73,7 @@ def train(
             _run_steps(session)
         if session.trainee.lm.exact_hash() != session.lm_bits:
             raise OmniError("the frozen LM has changed during training", where=str(folder))
-        if rank == 0:
+        if peers.rank == 0:
             for split, figures in session.last_eval.items():
                 session.tracker.say(f"{split}: {verdict(figures, session.recent_loss())}")
             _say_unserved(session)
@@ -87,8 +87,7 @@ class _Session:
 
     options: TrainOptions
     folder: Path
-    rank: int
-    world: int
+    peers: Peers
     data: TrainingData
     trainee: Trainee
     lm_bits: str  # the LM's exact hash before the first step
@@ -112,73 +111,103 @@ class _Session:
         return sum(recent) / len(recent) if recent else None
 
 
+class _Inputs(NamedTuple):
+    """What a rank has read and built before the ranks agree."""
+
+    options: TrainOptions  # steps counted
+    data: TrainingData
+    lm: NanoChat
+    lm_hash: str
+    tok: Tokenizer
+    meta: ModelMeta
+    template: Template
+    projector: Projector
+
+    def config(self) -> dict[str, Any]:
+        """Of the run folder."""
+        demo = Path(self.meta["path"]).resolve().is_relative_to(DEMO.resolve())
+        return {
+            "projector": self.projector.config,
+            "template": asdict(self.template),
+            "lm": "demo" if demo else str(Path(self.meta["path"]).resolve()),
+            "select": self.data.select,
+            "train": self.options.to_json(),
+        }
+
+
 def _open(
-    options: TrainOptions,
-    folder: Path,
-    resume: bool,
-    command: Sequence[str],
-    rank: int,
-    world: int,
-    device: torch.device,
+    options: TrainOptions, folder: Path, resume: bool, command: Sequence[str], peers: Peers
 ) -> _Session:
-    """Everything up to the first step."""
-    sides = choose_sides(options.shards, options.weights, options.eval_shards)
-    _refuse_overwriting(folder, resume)
-    lm, tok, meta = load_checkpoint(options.lm, device)
-    lm.activation_checkpointing = options.checkpoint_activations
-    lm_hash = lm.fingerprint()
-    if options.compile:
-        lm.compile_layers()
-    template = choose_template(meta, options.prompt, options.audio_first)
-    room = make_room(lm, tok, template, options.stack, options.stretch)
-    say = _say if rank == 0 else _say_nothing
-    data = read_sides(sides, options.eval_limit, room, options.shuffle_pairs, say)
-    steps = options.steps or data.steps(options.batch_size, options.batch_frames)
-    options = replace(options, steps=steps)
-    state = _resumable(options, data, folder)
-    if world > 1:
-        dist.barrier()  # every rank has looked before rank 0 makes the folder
-    sample = next(iter(data.eval_sets.values()))[0]
-    torch.manual_seed(options.seed)
-    projector = build_projector(
-        options.projector,
-        d_in=sample.features.shape[-1],
-        n_embd=lm.config.n_embd,
-        n_ve=lm.n_ve,
-        kv_dim=lm.kv_dim,
-        stack=options.stack,
-        hidden=options.hidden,
-        audio_ve=options.audio_ve,
-        n_layers_in=sample.features.shape[0] if sample.features.ndim == 3 else 1,
-    ).to(device)
-    demo = Path(meta["path"]).resolve().is_relative_to(DEMO.resolve())
-    config = {
-        "projector": projector.config,
-        "template": asdict(template),
-        "lm": "demo" if demo else str(Path(meta["path"]).resolve()),
-        "select": data.select,
-        "train": options.to_json(),
-    }
-    if rank == 0 and state is None:
-        # Of a start that was killed before its first checkpoint.
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
-        runs.create_run(
-            folder, config, _provenance(data, lm_hash, str(lm.dtype), meta, options, command)
-        )
-    if world > 1:
-        dist.barrier()
+    """Everything up to the first step. What is in the run folder is rank 0's to see: over a network
+    the others may see it otherwise. Whoever fails ends all."""
+    peers.first(lambda: refuse_overwriting(folder, resume))
+    inputs = peers.agreed(lambda: _read(options, peers))
+    data, lm = inputs.data, inputs.lm
+    seen = peers.gather(Seen(inputs.lm_hash, data.fingerprint, data.content, inputs.options.steps))
+    peers.agreed(lambda: refuse_other_inputs(seen))
+    state = peers.first(lambda: _begin(inputs, folder, command))
     trainee = Trainee(
-        lm, tok, projector, template, make_optimizer(projector, options.lr),
+        lm, inputs.tok, inputs.projector, inputs.template,
+        make_optimizer(inputs.projector, options.lr),
         options.micro_batch_size or options.batch_size, options.clip, options.ctc_weight,
     )  # fmt: skip
-    tracker = Tracker(folder if rank == 0 else None, config, options.wandb, options.steps)
+    page = folder if peers.rank == 0 else None
+    tracker = Tracker(page, inputs.config(), options.wandb, inputs.options.steps)
     bits = lm.exact_hash()
-    session = _Session(options, folder, rank, world, data, trainee, bits, tracker)
+    session = _Session(inputs.options, folder, peers, data, trainee, bits, tracker)
     if data.note:
         tracker.say(data.note)
     if state is not None:
-        _restore(session, state)
+        peers.agreed(lambda: _restore(session, state))
     return session
+
+
+def _read(options: TrainOptions, peers: Peers) -> _Inputs:
+    """The LM, the data and a new projector."""
+    with enough_memory("the LM and the projector", halved(options.hidden, "--hidden")):
+        sides = choose_sides(options.shards, options.weights, options.eval_shards)
+        lm, tok, meta = load_checkpoint(options.lm, peers.device)
+        lm.activation_checkpointing = options.checkpoint_activations
+        lm_hash = lm.fingerprint()
+        if options.compile:
+            lm.compile_layers()
+        template = choose_template(meta, options.prompt, options.audio_first)
+        room = make_room(lm, tok, template, options.stack, options.stretch)
+        say = _say if peers.rank == 0 else _say_nothing
+        data = read_sides(sides, options.eval_limit, room, options.shuffle_pairs, say)
+        steps = options.steps or data.steps(options.batch_size, options.batch_frames)
+        data = replace(data, eval_sets=_own(data.eval_sets, options, peers))
+        sample = next(iter(data.eval_sets.values()))[0]
+        torch.manual_seed(options.seed)
+        projector = build_projector(
+            options.projector,
+            d_in=sample.features.shape[-1],
+            n_embd=lm.config.n_embd,
+            n_ve=lm.n_ve,
+            kv_dim=lm.kv_dim,
+            stack=options.stack,
+            hidden=options.hidden,
+            audio_ve=options.audio_ve,
+            n_layers_in=sample.features.shape[0] if sample.features.ndim == 3 else 1,
+        ).to(peers.device)
+    return _Inputs(replace(options, steps=steps), data, lm, lm_hash, tok, meta, template, projector)
+
+
+def _begin(inputs: _Inputs, folder: Path, command: Sequence[str]) -> runs.RunState | None:
+    """On rank 0: the state to go on from, or None and a new run folder."""
+    state = resumable(inputs.options, inputs.data, folder)
+    if state is None:
+        # Of a start that was killed before its first checkpoint.
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        about = provenance(
+            inputs.data, inputs.lm_hash, str(inputs.lm.dtype), inputs.meta, inputs.options, command
+        )
+        runs.create_run(folder, inputs.config(), about)
+        return None
+    run = runs.load_run(folder)
+    run.check_features(inputs.data.fingerprint, "training shards")
+    run.check_lm(inputs.lm)
+    return state
 
 
 def _run_steps(session: _Session) -> None:
@@ -189,8 +218,8 @@ def _run_steps(session: _Session) -> None:
         session.data.shards,
         options.seed,
         BatchRule(options.batch_size, options.batch_frames, options.buffer),
-        session.rank,
-        session.world,
+        session.peers.rank,
+        session.peers.world,
         augment if augment.active else None,
         session.data.texts if options.shuffle_pairs else None,
     )
@@ -206,12 +235,12 @@ def _run_steps(session: _Session) -> None:
             session.position = packed.after
             session.losses.append(figures.loss)
             _log_step(session, figures, lr, packed, clock)
-            if session.rank == 0:
-                due = session.step == options.steps
-                if due or session.step % session.every == 0:
-                    _evaluate(session)
-                if due or session.step % (options.save_every or session.every) == 0:
-                    _save(session)
+            due = session.step == options.steps
+            if due or session.step % session.every == 0:
+                _evaluate(session)
+            save = due or session.step % (options.save_every or session.every) == 0
+            if save and session.peers.rank == 0:
+                _save(session)
             clock.restart()
 
 
@@ -253,15 +282,20 @@ def _say_unserved(session: _Session) -> None:
 
 
 def _evaluate(session: _Session) -> None:
-    """Figures of every evaluation split; keeps the best projector by CE on the selection split."""
+    """Figures of every evaluation split, the work shared over the ranks; rank 0 keeps the best
+    projector by CE on the selection split."""
     trainee, options = session.trainee, session.options
     session.last_eval = {}
+    batch = _eval_batch(options)
+    full = f"evaluation of {batch} utterances at a time"
     for split, samples in session.data.eval_sets.items():
-        figures = evaluate(
-            trainee.lm, trainee.tok, trainee.projector, samples, trainee.template,
-            decode_limit=options.decode_limit, language=options.language,
-            rate=frames_per_second(session.data.fingerprint_config),
-        )  # fmt: skip
+        with enough_memory(full, halved(batch, "--micro-batch-size", "take a smaller --lm")):
+            figures = evaluate(
+                trainee.lm, trainee.tok, trainee.projector, samples, trainee.template, batch,
+                decode_limit=options.decode_limit, language=options.language,
+                rate=frames_per_second(session.data.fingerprint_config),
+                share=_share(session.peers),
+            )  # fmt: skip
         session.last_eval[split] = without_utterances(figures)
         rate = headline(figures)
         written = f"  {rate.name} {rate.rate:.1%}" if rate is not None else ""
@@ -274,7 +308,27 @@ def _evaluate(session: _Session) -> None:
     ce = session.last_eval[session.data.select]["ce"]
     if session.step and ce < session.best:
         session.best = ce
-        runs.save_projector(session.folder, "best", trainee.projector)
+        if session.peers.rank == 0:
+            runs.save_projector(session.folder, "best", trainee.projector)
+
+
+def _eval_batch(options: TrainOptions) -> int:
+    return min(EVAL_BATCH, options.micro_batch_size or EVAL_BATCH)
+
+
+def _share(peers: Peers) -> Share:
+    return Share(peers.rank, peers.world, peers.gather)
+
+
+def _own(
+    sets: Mapping[str, Sequence[Sample]], options: TrainOptions, peers: Peers
+) -> dict[str, list[Sample]]:
+    """What this rank evaluates: of several, none holds all of it."""
+    if peers.world == 1:
+        return {name: list(samples) for name, samples in sets.items()}
+    batch, share = _eval_batch(options), _share(peers)
+    limit = options.decode_limit
+    return {name: keep_own(samples, batch, limit, share) for name, samples in sets.items()}
 
 
 def _save(session: _Session) -> None:
@@ -289,59 +343,17 @@ def _save(session: _Session) -> None:
         "optimizer": trainee.optimizer.state_dict(),
         "rng": torch.get_rng_state(),
         "eval": json.dumps(session.last_eval),
-        "world": session.world,
+        "world": session.peers.world,
     }
     runs.save_state(session.folder, state)
     runs.save_projector(session.folder, "last", trainee.projector)
 
 
-def _refuse_overwriting(folder: Path, resume: bool) -> None:
-    if not resume and (folder / "config.json").exists():
-        raise OmniError("there is a run already", str(folder), "add --resume, or another --run")
-
-
-def _resumable(options: TrainOptions, data: TrainingData, folder: Path) -> runs.RunState | None:
-    """The state to go on from, or None to start; refuses to change the data or the recipe."""
-    if not os.path.lexists(folder / "state.pt"):
-        _refuse_without_state(folder)
-        return None
-    run = runs.load_run(folder)
-    then = run.provenance.get("content", data.content)  # a run may be older than this record
-    changed = changes(then, data.content)
-    if changed:
-        raise OmniError(
-            f"can't resume on other training data ({'; '.join(changed)})",
-            where=str(folder),
-            mend="give --shards the data of the first start, or choose another --run",
-        )
-    differences = options.differences(run.config["train"])
-    if differences:
-        raise OmniError(
-            f"can't resume with other options ({'; '.join(differences)})",
-            where=str(folder),
-            mend="repeat the options of the first start, or choose another --run",
-        )
-    return runs.load_state(folder)
-
-
-def _refuse_without_state(folder: Path) -> None:
-    """Without a state a run was not begun, or was killed before its first checkpoint; if it has one,
-    starting anew would write over it."""
-    last = folder / "projector-last.safetensors"
-    if os.path.lexists(last):
-        raise OmniError(
-            "this run has a checkpoint and no state.pt to go on from", str(folder),
-            "copy state.pt back, or choose another --run",
-        )  # fmt: skip
-
-
 def _restore(session: _Session, state: runs.RunState) -> None:
-    run = runs.load_run(session.folder)
-    run.check_features(session.data.fingerprint, "training shards")
-    run.check_lm(session.trainee.lm)
-    if state["world"] != session.world:
+    world = session.peers.world
+    if state["world"] != world:
         session.tracker.say(
-            f"{session.world} ranks now, {state['world']} before: the batches stay the same, sums "
+            f"{world} ranks now, {state['world']} before: the batches stay the same, sums "
             "over ranks round differently"
         )
     runs.restore_state(
@@ -353,39 +365,13 @@ def _restore(session: _Session, state: runs.RunState) -> None:
     session.step, session.best = state["step"], state["best"]
     session.position = Position(*state["position"])
     session.last_eval = json.loads(state["eval"])
-    if session.rank == 0:
+    if session.peers.rank == 0:
         runs.trim_metrics(session.folder, session.step)
         runs.save_projector(session.folder, "last", session.trainee.projector)
     session.tracker.say(
         f"resumed at step {session.step}, pass {session.position.number}, "
         f"batch {session.position.batch}"
     )
-
-
-def _provenance(
-    data: TrainingData,
-    lm_hash: str,
-    dtype: str,
-    meta: ModelMeta,
-    options: TrainOptions,
-    command: Sequence[str],
-) -> dict[str, Any]:
-    packages = ("nanochat-omni", "torch", "transformers", "webdataset", "numpy")
-    return {
-        "fingerprint": data.fingerprint,
-        "fingerprint_config": data.fingerprint_config,
-        "splits": data.splits,
-        "held_out": list(data.held_out),
-        "content": data.content,
-        "longest_seconds": data.longest_seconds,
-        "lm_hash": lm_hash,
-        "lm_kind": meta["kind"],
-        "lm_dtype": dtype,
-        "seed": options.seed,
-        "command": list(command),
-        "versions": {name: version(name) for name in packages}
-        | {"python": platform.python_version()},
-    }
 
 
 def _say(text: str) -> None:

@@ -1,36 +1,9 @@
-"""Memory of a training run: how much it has taken, and the line when there is no more.
+"""Memory of a training run: how much it has taken. Must not know what takes it."""
 
-Must not know what takes it.
-"""
-
-import contextlib
 import platform
 import resource
-from collections.abc import Iterator
 
 import torch
-
-from omni.errors import OmniError, is_out_of_memory
-
-
-@contextlib.contextmanager
-def enough_memory(where: str, mend: str) -> Iterator[None]:
-    """What happens inside may run out of memory.
-
-    Raises:
-        OmniError: it did; says where, and how to take less.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OmniError("out of memory", where, mend) from error
-
-
-def halved(value: int, option: str) -> str:
-    """The option with half its value, in words."""
-    return f"{option} {max(value // 2, 1)} halves it"
 
 
 def memory_gb(device: torch.device) -> float:

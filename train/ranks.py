@@ -1,35 +1,132 @@
-"""Processes that train together: who this one is, its device, and sums over all of them.
+"""Processes that train together: who this one is, its device, sums over all of them, and what they
+must agree on before the first step.
 
-Must not know what is trained.
+Two ways to talk. Gradients go over the device's own (NCCL between cards), which waits for a step and no
+longer. All else goes over gloo between the hosts: there a rank may wait as long as another works, and
+one that is gone is noticed by its connection. Must not know what is trained.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from omni.device import launcher_number, pick_device
-from omni.errors import OmniError, one_line
+from omni.errors import OmniError, SaidElsewhere, brief, one_line
 
-RANK_TIMEOUT = timedelta(hours=2)  # the other ranks wait while rank 0 evaluates
+T = TypeVar("T")
+CPU = torch.device("cpu")
+
+HOST_TIMEOUT = timedelta(hours=2)  # for a rank that reads, evaluates or saves while others wait
+STEP_TIMEOUT = timedelta(minutes=30)  # between cards: a step, and a slow store before it
 _TORCHRUN = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 _MEND = "start the processes with torchrun, or unset WORLD_SIZE to train alone"
+_SPEAK_FIRST = (
+    1.0  # seconds: torchrun ends all ranks when one has ended, and rank 0 has a line to say
+)
+
+_cards: list[
+    dist.ProcessGroup
+] = []  # of this process: NCCL between the cards, where there are some
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The ranks of a run as one of them sees them. Every method is called by all of them, in the
+    same order; alone each is a plain call."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = CPU
+
+    def gather(self, mine: T) -> list[T]:
+        """What each rank gives, in order of rank; on all of them. Pickled: for a peer, no stranger.
+
+        Raises:
+            OmniError: a rank is gone.
+        """
+        if self.world == 1:
+            return [mine]
+        out: list[T | None] = [None] * self.world
+        try:
+            dist.all_gather_object(out, mine)
+        except RuntimeError as error:
+            raise _gone(error) from error
+        return out  # type: ignore[return-value]  # all of them are there now
+
+    def agreed(self, job: Callable[[], T]) -> T:
+        """What `job` returns here, once it has succeeded on every rank.
+
+        Raises:
+            Exception: what `job` raised on the first rank where it failed. Rank 0 raises it, with the
+                number of that rank in front, and the others `SaidElsewhere`.
+        """
+        if self.world == 1:
+            return job()
+        result: list[T] = []
+        failure: Exception | None = None
+        try:
+            result.append(job())
+        except Exception as error:  # whatever it is, the others must hear of it
+            failure = error
+        ends = self.gather(None if failure is None else _told(failure))
+        for rank, end in enumerate(ends):
+            if end is not None:
+                self._end(rank, end, failure)
+        return result[0]
+
+    def _end(self, rank: int, end: OmniError, mine: Exception | None) -> None:
+        """Raise what ended `rank`, where it is to be read."""
+        if self.rank:
+            raise SaidElsewhere(end.what, end.where, end.mend, end.exit_code) from mine
+        if rank == 0 and mine is not None:
+            raise mine
+        where = f"rank {rank}" + (f", {end.where}" if end.where else "")
+        raise OmniError(end.what, where, end.mend, end.exit_code)
+
+    def first(self, job: Callable[[], T]) -> T:
+        """What `job` returns on rank 0, which alone calls it: for what the ranks might see differently
+        (a folder over a network, some seconds behind).
+
+        Raises:
+            Exception: as `agreed`.
+        """
+        if self.world == 1:
+            return job()
+        box = [self.agreed(lambda: job() if self.rank == 0 else None)]
+        try:
+            dist.broadcast_object_list(box, src=0)
+        except RuntimeError as error:
+            raise _gone(error) from error
+        return box[0]  # type: ignore[return-value]  # rank 0's
+
+    def wait(self) -> None:
+        """Until all ranks are here.
+
+        Raises:
+            OmniError: a rank is gone.
+        """
+        self.gather(None)
 
 
 @contextlib.contextmanager
-def ranks(device: str) -> Iterator[tuple[int, int, torch.device]]:
-    """(rank, world, device) of this process; joins the others when torchrun started them.
+def ranks(device: str) -> Iterator[Peers]:
+    """This process among its peers; joins the others when torchrun started them.
 
     Raises:
-        OmniError: a variable of torchrun's that is no number, is not there, or leads to nobody.
+        OmniError: a variable of torchrun's that is no number, is not there, or leads to nobody; no such
+            device on one of the ranks, or devices of two kinds.
     """
     world = launcher_number(os.environ, "WORLD_SIZE", least=1) if "WORLD_SIZE" in os.environ else 1
     if world == 1:
-        yield 0, 1, torch.device(pick_device(device))
+        yield Peers(device=torch.device(pick_device(device)))
         return
     missing = [name for name in _TORCHRUN if not os.environ.get(name)]
     if missing:
@@ -41,22 +138,60 @@ def ranks(device: str) -> Iterator[tuple[int, int, torch.device]]:
     rank = int(os.environ["RANK"])
     if rank >= world:  # torch would wait for the others for ever
         raise OmniError(f"RANK is {rank} where WORLD_SIZE is {world}", "the environment", _MEND)
-    device = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    _join("nccl" if device.startswith("cuda") else "gloo")
+    _join()
     try:
-        yield dist.get_rank(), world, torch.device(device)
-        dist.barrier()  # nobody hangs up while another still talks
+        peers = Peers(rank, world, _device(Peers(rank, world), device))
+        yield peers
+        peers.wait()  # nobody hangs up while another still talks
+    except SaidElsewhere:
+        time.sleep(_SPEAK_FIRST)
+        raise
     finally:
+        _cards.clear()
         dist.destroy_process_group()
 
 
-def _join(backend: str) -> None:
+def _join() -> None:
     try:
-        dist.init_process_group(backend, timeout=RANK_TIMEOUT)
+        dist.init_process_group("gloo", timeout=HOST_TIMEOUT)
     except (ValueError, RuntimeError) as error:  # a rank outside of its world, a port that is taken
         raise OmniError(
             f"the ranks can't meet ({one_line(str(error))})", "the environment", _MEND
         ) from error
+
+
+def _device(peers: Peers, name: str) -> torch.device:
+    """This rank's; where it is a card, the cards are joined too."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = peers.agreed(lambda: torch.device(pick_device(name, local_rank)))
+    kinds = peers.gather(device.type)
+    peers.agreed(lambda: _refuse_mixed(kinds, name))
+    if device.type == "cuda":
+        _cards.append(dist.new_group(backend="nccl", timeout=STEP_TIMEOUT))
+    return device
+
+
+def _refuse_mixed(kinds: list[str], name: str) -> None:
+    for rank, kind in enumerate(kinds):
+        if kind != kinds[0]:
+            raise OmniError(
+                f"rank {rank} computes on {kind}, rank 0 on {kinds[0]}", f"--device {name}",
+                "start all ranks on machines of one kind, or give --device cpu",
+            )  # fmt: skip
+
+
+def _told(error: Exception) -> OmniError:
+    """Any error as one that can be sent and said in a line."""
+    if isinstance(error, OmniError):
+        return OmniError(error.what, error.where, error.mend, error.exit_code)
+    return OmniError(brief(error))
+
+
+def _gone(error: RuntimeError) -> OmniError:
+    return OmniError(
+        f"another rank has ended ({one_line(str(error))})",
+        mend="its own output says why; the last checkpoint is whole",
+    )
 
 
 def all_reduce(tensors: list[Tensor]) -> None:
@@ -68,6 +203,6 @@ def all_reduce(tensors: list[Tensor]) -> None:
     for dtype in dict.fromkeys(t.dtype for t in tensors):
         group = [t for t in tensors if t.dtype == dtype]
         flat = torch.cat([t.reshape(-1) for t in group])
-        dist.all_reduce(flat)
+        dist.all_reduce(flat, group=_cards[0] if flat.is_cuda and _cards else None)
         for t, part in zip(group, flat.split([t.numel() for t in group]), strict=True):
             t.copy_(part.view_as(t))

@@ -8,6 +8,7 @@ Must not know where samples come from or how a projector is trained.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from omni.evaluation import scoring
 from omni.evaluation.decode import decode
 from omni.evaluation.figures import ENGLISH, Example, Figures, Intervals, Unit, UtteranceFigures
 from omni.evaluation.intervals import ratio_interval
+from omni.evaluation.share import ALONE, Share, in_order
 from omni.formats.shards import Sample
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
@@ -47,13 +49,17 @@ def evaluate(
     decode_limit: int | None = None,
     language: str = ENGLISH,
     rate: float = WHISPER_FRAMES_PER_SECOND,
+    share: Share = ALONE,
 ) -> Figures:
     """Score a projector on held-out samples; deterministic.
 
     Args:
+        batch_size: utterances a forward pass, and decoded together.
         decode_limit: transcribe at most so many utterances, evenly spaced (0: none, None: all).
         language: of the transcripts: how they are normalised (`omni.evaluation.text`).
         rate: frames a second.
+        share: of the batches; whatever it is, all who share get the figures of all samples, those of
+            the mean audio within rounding.
 
     Returns:
         n, n_tokens: utterances and target tokens scored;
@@ -76,25 +82,50 @@ def evaluate(
     """
     if not samples:
         raise OmniError("no utterances to evaluate", mend="choose another split of the shards")
-    # Neighbours in length share a batch; the id breaks ties, so the order is always the same.
-    order = sorted(samples, key=lambda s: (s.features.shape[-2], s.meta["id"]))
+    order = in_order(samples)
     training = projector.training
     projector.eval()
     with torch.inference_mode():
-        scores = _score_conditions(lm, tok, projector, order, template, batch_size)
-        chosen = _evenly(len(order), decode_limit)
+        scores = _score_conditions(lm, tok, projector, order, template, batch_size, share)
+        mine = _decoded_here(len(order), decode_limit, batch_size, share)
         heard = decode(
-            lm, tok, projector, [order[i].features for i in chosen], template, batch_size, rate=rate
+            lm, tok, projector, [order[i].features for i in mine], template, batch_size, rate=rate
         )
-    texts = [tok.decode(ids).strip() for ids in heard]
     projector.train(training)
-    decoded = dict(zip(chosen, texts, strict=True))
+    texts = {i: tok.decode(ids).strip() for i, ids in zip(mine, heard, strict=True)}
+    decoded: dict[int, str] = {}
+    for part in share.gather(texts):
+        decoded |= part
     utterances = [_utterance(i, s, scores, decoded.get(i), language) for i, s in enumerate(order)]
     figures = _ce_figures(scores, utterances)
     _add_error_rates(figures, utterances)
     figures["examples"] = _examples(utterances, n_examples)
     figures["utterances"] = sorted(utterances, key=lambda u: u["id"])
     return figures
+
+
+def keep_own(
+    samples: Sequence[Sample], batch_size: int, decode_limit: int | None, share: Share
+) -> list[Sample]:
+    """The samples, with features of those alone that `evaluate` looks at in this share; the others'
+    have their shape and take no memory."""
+    order = in_order(samples)
+    partner = derangement([s.meta["text_norm"] for s in order])
+    scored = [i for at in share.batches(len(order), batch_size) for i in at]
+    needed = {*scored, *(partner[i] for i in scored)}
+    needed.update(_decoded_here(len(order), decode_limit, batch_size, share))
+    return [s if i in needed else _without_features(s) for i, s in enumerate(order)]
+
+
+def _without_features(sample: Sample) -> Sample:
+    x = sample.features
+    return replace(sample, features=np.broadcast_to(np.zeros((), x.dtype), x.shape))
+
+
+def _decoded_here(n: int, limit: int | None, batch_size: int, share: Share) -> list[int]:
+    """Places in the order of what is transcribed in this share."""
+    chosen = _evenly(n, limit)
+    return [chosen[i] for at in share.batches(len(chosen), batch_size) for i in at]
 
 
 class _Scores(NamedTuple):
@@ -112,18 +143,18 @@ def _score_conditions(
     order: Sequence[Sample],
     template: Template,
     batch_size: int,
+    share: Share,
 ) -> _Scores:
     n = len(order)
     said = [s.meta["text_norm"] for s in order]
     partner = derangement(said)
     shuffled = any(said[partner[i]] != said[i] for i in range(n))
     names = [c for c in CONDITIONS if c != "shuffled" or shuffled]
-    frames = sum(s.features.shape[-2] for s in order)
-    mean = sum(s.features.astype(np.float64).sum(-2, keepdims=True) for s in order) / frames
+    own = share.batches(n, batch_size)
+    mean = _mean_frame(order, [i for at in own for i in at], share)
     nll = {name: np.zeros(n) for name in names}
     n_tokens, correct = np.zeros(n), np.zeros(n)
-    for begin in range(0, n, batch_size):
-        at = range(begin, min(begin + batch_size, n))
+    for at in own:
         texts = [order[i].meta["text_norm"] for i in at]
         for name in names:
             features = [order[partner[i] if name == "shuffled" else i].features for i in at]
@@ -140,7 +171,24 @@ def _score_conditions(
             if name == "right":
                 correct[at] = per_row(losses.correct.float(), losses.row, len(at))
                 n_tokens[at] = per_row(torch.ones_like(losses.nll), losses.row, len(at))
-    return _Scores(nll, n_tokens, correct)
+    return _together(share.gather(_Scores(nll, n_tokens, correct)))
+
+
+def _mean_frame(order: Sequence[Sample], mine: Sequence[int], share: Share) -> np.ndarray:
+    """float64 ([L,] 1, d), over all samples; `mine` are those that this process adds up."""
+    frames = sum(s.features.shape[-2] for s in order)
+    added = sum(order[i].features.astype(np.float64).sum(-2, keepdims=True) for i in mine)
+    return np.asarray(sum(share.gather(added)) / frames)
+
+
+def _together(parts: Sequence[_Scores]) -> _Scores:
+    """Every utterance was scored in one of them, and is zero in the others."""
+    names = parts[0].nll
+    return _Scores(
+        {name: np.sum([part.nll[name] for part in parts], axis=0) for name in names},
+        np.sum([part.n_tokens for part in parts], axis=0),
+        np.sum([part.correct for part in parts], axis=0),
+    )
 
 
 def _utterance(
