@@ -143,6 +143,18 @@ class Body(nn.Module):
     d_out: int
 
 
+class Norm(nn.RMSNorm):
+    """RMSNorm in the dtype of its weight: fp32 under autocast too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d) of any float dtype to (..., d) of the weight's."""
+        # torch has one kernel for an input and a weight of one dtype, and eight for a bf16 input
+        # with an fp32 weight (autocast casts neither). It is the input that is cast: that loses
+        # nothing, where a weight in bf16 would be rounded away from what the optimiser holds. The
+        # fp32 activation is 2 bytes a hidden unit and soft token more: next to nothing.
+        return super().forward(x.to(self.weight.dtype))
+
+
 class MlpBody(Body):
     """Stack k frames, RMSNorm, Linear, RMSNorm, GELU.
 
@@ -153,9 +165,9 @@ class MlpBody(Body):
     def __init__(self, d_in: int, stack: int, hidden: int) -> None:
         super().__init__()
         self.stack, self.d_out = stack, hidden
-        self.norm_in = nn.RMSNorm(d_in * stack, eps=1e-5)
+        self.norm_in = Norm(d_in * stack, eps=1e-5)
         self.fc = nn.Linear(d_in * stack, hidden)
-        self.norm_mid = nn.RMSNorm(hidden, eps=1e-5)
+        self.norm_mid = Norm(hidden, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, d) to (B, N, hidden)."""
@@ -171,10 +183,10 @@ class ConvBody(Body):
     def __init__(self, d_in: int, stack: int, hidden: int) -> None:
         super().__init__()
         self.stack, self.d_out = stack, hidden
-        self.norm_in = nn.RMSNorm(d_in, eps=1e-5)
+        self.norm_in = Norm(d_in, eps=1e-5)
         self.conv = nn.Conv1d(d_in, hidden, kernel_size=2 * stack, stride=stack)
         self.fc = nn.Linear(hidden, hidden)
-        self.norm_mid = nn.RMSNorm(hidden, eps=1e-5)
+        self.norm_mid = Norm(hidden, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, d) to (B, N, hidden)."""
@@ -192,7 +204,7 @@ class LinearBody(Body):
     def __init__(self, d_in: int, stack: int, hidden: int) -> None:
         super().__init__()
         self.stack, self.d_out = stack, d_in * stack
-        self.norm_in = nn.RMSNorm(self.d_out, eps=1e-5)
+        self.norm_in = Norm(self.d_out, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, d) to (B, N, d * k)."""

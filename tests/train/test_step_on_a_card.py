@@ -99,6 +99,25 @@ def test_the_lm_computes_in_its_own_dtype(step: tuple[Trainee, Operations]) -> N
     assert {op.dtype for op in norms} == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("name", ["mlp", "conv", "linear"])
+def test_a_projectors_norms_take_one_kernel_each(name: str) -> None:
+    """An input in bf16 beside a weight in fp32 would leave torch's fused kernel for eight others."""
+    with fake_cuda() as operations:
+        with torch.device("cuda"):
+            projector = build_projector(name, d_in=16, n_embd=64, hidden=48)
+            x, lengths = torch.empty(2, 9, 16), torch.tensor([9, 4])
+        norms = [m for m in projector.modules() if isinstance(m, torch.nn.RMSNorm)]
+        for dtype in (torch.bfloat16, torch.float16):
+            operations.seen.clear()
+            with torch.autocast("cuda", dtype):
+                rows = projector(x, lengths).rows
+            assert rows.dtype == dtype
+            # The kernel's second output is its statistics: (..., 1).
+            fused = [op for op in operations.seen if op.name == "_fused_rms_norm" and op.shape[-1] > 1]
+            assert [op.dtype for op in fused] == [torch.float32] * len(norms)
+            assert not [op.name for op in operations.seen if op.name in ("pow", "rsqrt")]
+
+
 def test_the_table_of_ctc_is_made_once_and_no_value_table_with_it(
     step: tuple[Trainee, Operations],
 ) -> None:
