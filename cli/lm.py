@@ -90,10 +90,10 @@ def _specials(specials: dict[str, dict[str, bool | None]]) -> str:
 def _memory(facts: dict[str, Any]) -> str:
     plain, kept = facts["memory"]["plain"], facts["memory"]["checkpointing"]
     return (
-        f"about {plain['total'] / 1e9:.1f} GB to train a projector in bf16 at batch "
-        f"{facts['memory_batch']} of {facts['memory_length']} positions "
-        f"({plain['weights'] / 1e9:.1f} GB of it weights), {kept['total'] / 1e9:.1f} GB with "
-        "activation checkpointing; the projector's own come on top"
+        f"about {plain['total'] / 1e9:.1f} GB to train a projector in bf16 with the default recipe, "
+        f"{facts['memory_batch']} rows of {facts['memory_length']} positions at once "
+        f"({plain['weights'] / 1e9:.1f} GB of it the LM), {kept['total'] / 1e9:.1f} GB with "
+        "--checkpoint-activations; computed, not measured on a card"
     )
 
 

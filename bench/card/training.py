@@ -17,7 +17,7 @@ from omni.nanochat import NanoChat, random_init
 from omni.nanochat.build import cast_matrices
 from omni.nanochat.checkpoint import load_checkpoint
 from omni.nanochat.config import NanoChatConfig
-from omni.nanochat.memory import parameter_groups, training_memory
+from omni.nanochat.memory import Recipe, Rows, parameter_groups, training_memory
 from omni.nanochat.tokenizer import Tokenizer
 from train.options import TrainOptions
 from train.step import Trainee, make_optimizer, train_step
@@ -96,10 +96,8 @@ def _one(
     if device.type != "cuda":
         return
     got = torch.cuda.max_memory_allocated(device)
-    trained = sum(p.numel() for p in trainee.projector.parameters())
-    model = training_memory(
-        config, "E", batch, length + n_text, supervised=n_text, trained_parameters=trained
-    )
+    rows = Rows(batch, length + n_text - 1, n_soft, n_text)
+    model = training_memory(config, rows, Recipe(ctc=trainee.ctc > 0))
     yield Row(PART, f"{what}, peak memory", got / 1e9, "GB", f"computed {model.total / 1e9:.2f} GB")
 
 

@@ -276,12 +276,13 @@ def _place(
 ) -> Tensor:
     """(n, ...) zeros with `text` (M, ...) and the valid ones of `audio` (B, N, ...) in their places;
     in the audio's dtype, or the text's where there is no audio."""
+    # index_put keeps where it wrote for the backward pass; index_copy would keep what it wrote too.
     if audio is None:
-        return text.new_zeros(n, *text.shape[1:]).index_copy(0, text_at, text)
+        return text.new_zeros(n, *text.shape[1:]).index_put((text_at,), text)
     spoken = audio.flatten(0, 1).index_select(0, picked)
     out = audio.new_zeros(n, *audio.shape[2:])
     at = torch.cat([text_at, audio_at])
-    return out.index_copy(0, at, torch.cat([text.to(audio.dtype), spoken]))
+    return out.index_put((at,), torch.cat([text.to(audio.dtype), spoken]))
 
 
 def row_limit(lm: NanoChat) -> int:

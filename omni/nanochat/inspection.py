@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omni.nanochat.checkpoint import load_checkpoint, read_state
-from omni.nanochat.memory import count_groups, training_memory
+from omni.nanochat.memory import Recipe, Rows, count_groups, training_memory
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
 
@@ -27,14 +27,12 @@ def inspect_checkpoint(
     length: int = 512,
     softcap: float | None = None,
     rope_bf16: bool | None = None,
-    trained_parameters: int = 0,
 ) -> dict[str, Any]:
     """Everything worth knowing about a checkpoint, as JSON holds it.
 
     Args:
         path_or_name, softcap, rope_bf16: as `load_checkpoint` takes them.
-        batch, length: of the training whose memory is estimated.
-        trained_parameters: of the projector in that training.
+        batch, length: of the micro-batch whose training with the default recipe is estimated.
     """
     lm, tok, meta = load_checkpoint(path_or_name, "cpu", softcap, rope_bf16)
     c, era, rows = lm.config, lm.era, lm.lm_head.weight.shape[0]
@@ -42,10 +40,8 @@ def inspect_checkpoint(
     for tensor in read_state(Path(meta["path"])).values():
         stored[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
     memory = {
-        name: training_memory(
-            c, era.name, batch, length, None, flag, trained_parameters, vocab_rows=rows
-        )
-        for name, flag in (("plain", False), ("checkpointing", True))
+        name: training_memory(c, Rows.of(batch, length), recipe, era.name, rows)
+        for name, recipe in (("plain", Recipe()), ("checkpointing", Recipe(checkpointing=True)))
     }
     return {
         "path": meta["path"],
@@ -75,7 +71,7 @@ def inspect_checkpoint(
         "specials": trained_specials(lm, tok),
         "memory_batch": batch,
         "memory_length": length,
-        "memory": {k: {**vars(m), "total": m.total} for k, m in memory.items()},
+        "memory": {k: {**vars(m), "kept": m.kept, "total": m.total} for k, m in memory.items()},
     }
 
 

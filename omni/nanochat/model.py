@@ -254,12 +254,13 @@ class NanoChat(nn.Module):
             ve_rows = ve_rows.to(self.dtype)
         if self.era.has_smear:
             x = self._smear(x, cache, lengths)
+        values = self._values(ve_rows)
         rope, masks = self._geometry(x, cache)
         x0, backout, states = x, x, [x]
         for i, block in enumerate(cast(nn.ModuleList, self.transformer["h"])):
             if self.era.has_lambdas:
                 x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * x0
-            args = (x, self._ve(i, ve_rows), rope, masks[self.windows[i]], cache, i)
+            args = (x, values.get(i), rope, masks[self.windows[i]], cache, i)
             training = torch.is_grad_enabled() and cache is None
             layer = self._compiled[i] if self._compiled and training else block
             if self.activation_checkpointing and training:
@@ -327,10 +328,12 @@ class NanoChat(nn.Module):
         """sha256 over all parameters as they are: told apart from one whose last bit has moved."""
         return _hash(sorted(self.state_dict().items()))
 
-    def _ve(self, layer: int, ve_rows: Tensor | None) -> Tensor | None:
-        if ve_rows is None or not self.n_ve or layer not in self.config.ve_layers:
-            return None
-        return ve_rows[:, :, self.config.ve_layers.index(layer)]
+    def _values(self, ve_rows: Tensor | None) -> dict[int, Tensor]:
+        """Value rows (B, T, kv_dim) by layer. Cut in one operation: its gradient is put together
+        once, where a cut for each layer would fill and add up a whole (B, T, n_ve, kv_dim) each."""
+        if ve_rows is None or not self.n_ve:
+            return {}
+        return dict(zip(self.config.ve_layers, ve_rows.unbind(2), strict=True))
 
     def _smear(self, x: Tensor, cache: KVCache | None, lengths: Tensor | None) -> Tensor:
         """Add a gated share of the previous position's normed row, across calls as within one."""

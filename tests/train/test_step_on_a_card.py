@@ -113,7 +113,9 @@ def test_a_projectors_norms_take_one_kernel_each(name: str) -> None:
                 rows = projector(x, lengths).rows
             assert rows.dtype == dtype
             # The kernel's second output is its statistics: (..., 1).
-            fused = [op for op in operations.seen if op.name == "_fused_rms_norm" and op.shape[-1] > 1]
+            fused = [
+                op for op in operations.seen if op.name == "_fused_rms_norm" and op.shape[-1] > 1
+            ]
             assert [op.dtype for op in fused] == [torch.float32] * len(norms)
             assert not [op.name for op in operations.seen if op.name in ("pow", "rsqrt")]
 

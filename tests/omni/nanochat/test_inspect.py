@@ -1,4 +1,4 @@
-"""omni-lm inspect, and the memory estimate against what autograd really keeps."""
+"""omni-lm inspect."""
 
 import json
 from pathlib import Path
@@ -11,65 +11,10 @@ from places import ROOT
 from training_kit import chat_tokenizer
 
 from cli.lm import main
-from omni.nanochat import NanoChat, NanoChatConfig, random_init
+from omni.nanochat import NanoChatConfig, random_init
 from omni.nanochat.inspection import inspect_checkpoint, trained_specials
-from omni.nanochat.memory import (
-    depth_config,
-    largest_batch,
-    parameter_groups,
-    training_memory,
-)
 
 UPSTREAM = ROOT / "tests" / "data" / "upstream"
-
-
-def kept_bytes(lm: NanoChat, batch: int, length: int) -> int:
-    """Bytes of distinct tensors that autograd keeps for the backward pass, the LM's own left out."""
-    own = {p.untyped_storage().data_ptr() for p in lm.parameters()}
-    kept: dict[int, torch.Tensor] = {}
-
-    def pack(t: torch.Tensor) -> torch.Tensor:
-        storage = t.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = t
-        return t
-
-    rows = torch.randn(batch, length, lm.config.n_embd, requires_grad=True)
-    ve = torch.randn(batch, length, lm.n_ve, lm.kv_dim, requires_grad=True) if lm.n_ve else None
-    asked = torch.zeros(batch, length, dtype=torch.bool)
-    asked[:, -1] = True
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        lm.forward_embeds(rows, ve, positions=asked)
-    return sum(t.untyped_storage().nbytes() for t in kept.values())
-
-
-@pytest.mark.parametrize("era", ["A", "E"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("kv", [1, 4])
-def test_the_estimate_is_what_autograd_keeps(era: str, checkpointing: bool, kv: int) -> None:
-    config = NanoChatConfig(256, 64, 8, 4, kv, 128, "L")
-    lm = random_init(config, era).freeze()
-    lm.activation_checkpointing = checkpointing
-    want = kept_bytes(lm, 2, 128)
-    got = training_memory(config, era, 2, 128, 1, checkpointing, element=4).saved
-    assert got == pytest.approx(want, rel=0.06)
-
-
-def test_parameters_are_nanochats_own_counts() -> None:
-    for depth, total, ve in ((4, 36_700_242, 2), (12, 286_261_730, 6), (20, 896_533_746, 10)):
-        groups = parameter_groups(depth_config(depth))
-        assert sum(groups.values()) == total
-        assert groups["value_embeds"] == 32768 * depth_config(depth).kv_dim * ve
-    assert parameter_groups(CONFIG, "A")["value_embeds"] == 0
-
-
-def test_more_rows_take_more_and_checkpointing_less() -> None:
-    d12 = depth_config(12)
-    totals = [training_memory(d12, batch=b).total for b in (1, 8, 32)]
-    assert totals == sorted(totals)
-    assert training_memory(d12, checkpointing=True).total < training_memory(d12).total
-    assert largest_batch(24, d12, True) > largest_batch(24, d12, False) > 8
-    assert largest_batch(3, depth_config(26), True) == 0
 
 
 def test_a_base_checkpoint_has_no_trained_chat_tokens() -> None:
