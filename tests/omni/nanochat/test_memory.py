@@ -7,11 +7,19 @@ import pytest
 import torch
 from fake_cuda import fake_cuda
 from nanochat_kit import CONFIG
+from places import ROOT
 from torch import Tensor, nn
 from training_kit import chat_tokenizer
 
 import train.step
-from bench.memory import Case, kept_by_autograd, make_case, peak_on_a_cpu
+from bench.memory import (
+    Case,
+    cards_table,
+    kept_by_autograd,
+    make_case,
+    parts_table,
+    peak_on_a_cpu,
+)
 from omni.bridge.projector import build_projector
 from omni.bridge.prompt import choose_template
 from omni.nanochat import NanoChat, NanoChatConfig
@@ -212,3 +220,9 @@ def test_one_step_is_enough_to_see_a_gradient() -> None:
     found = case(CPU, seconds=1.0)
     backward(found.trainee, found.packed)
     assert all(p.grad is not None for p in found.trainee.projector.parameters() if p.requires_grad)
+
+
+def test_the_page_holds_what_the_bench_prints() -> None:
+    page = (ROOT / "docs" / "memory.md").read_text()
+    for table in (parts_table(), cards_table()):
+        assert "\n".join(table) in page
