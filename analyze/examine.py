@@ -7,7 +7,6 @@ file, nor know how a number is computed or drawn.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from analyze.measure.cascade import Cascade, hear
 from analyze.measure.lens import MAX_UTTERANCES, look
 from analyze.measure.sample import Progress, silent
 from analyze.measure.table import Evidence
-from analyze.page.html import PointSet, RunView
+from analyze.page.html import PointSet, RunView, Told
 from analyze.page.words import Circumstances, alerts, judge, tiles
 from omni.bridge.projector import Projector
 from omni.bridge.prompt import Template
@@ -340,11 +339,11 @@ def _circumstances(s: Setting, e: Evidence) -> Circumstances:
     )
 
 
-def _utterances(s: Setting, e: Evidence) -> list[dict[str, Any]]:
+def _utterances(s: Setting, e: Evidence) -> list[Told]:
     """What is known of each utterance, in the report's order."""
     decoded = {u["id"]: u for u in e.evaluated["trained"]["utterances"]}
     shown = e.trained.detail
-    found = []
+    found = list[Told]()
     for i, x in enumerate(s.samples):
         u = decoded[x.meta["id"]]
         heard = "hypothesis" in u

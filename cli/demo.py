@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from cli import _types
 from cli._common import make_parser, run
@@ -23,17 +23,20 @@ Each stage is printed as the command it is, so that it can be run alone. Killed,
 goes on from there; finished stages are not repeated.
 """
 RUN = "demo"
-SUMMARY_KEYS = (
-    "wer_heldout",
-    "wer_heldout_voice",
-    "ce",
-    "ce_shuffled",
-    "ce_untrained_gap",
-    "encoder",
-    "lm",
-    "seconds",
-    "report",
-)
+
+
+class Summary(TypedDict):
+    """OUT/summary.json. Error rates are shares; cross-entropies nats a token; encoder, lm: hashes."""
+
+    wer_heldout: float
+    wer_heldout_voice: float
+    ce: float
+    ce_shuffled: float
+    ce_untrained_gap: float
+    encoder: str
+    lm: str
+    seconds: float
+    report: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,29 +112,28 @@ def _wait(stage: subprocess.Popen[bytes]) -> int:
     return status if status >= 0 else 128 - status  # ended by a signal: as a shell shows it
 
 
-def _summary(folder: Path, report: Path, seconds: float) -> dict[str, Any]:
-    """The figures of the run's first and last evaluation, by the keys of SUMMARY_KEYS."""
+def _summary(folder: Path, report: Path, seconds: float) -> Summary:
+    """The figures of the run's first and last evaluation."""
     from omni.runs import load_run
 
     trained = load_run(folder)
     evaluations = [line["eval"] for line in trained.metrics() if "eval" in line]
     first, last = evaluations[0], evaluations[-1]
     known, unheard = last["demo-heldout"], last["demo-heldout-voice"]
-    values = (
-        known["wer"],
-        unheard["wer"],
-        known["ce"],
-        known["ce_shuffled"],
-        first["demo-heldout"]["gap_shuffled"],
-        trained.provenance["fingerprint_config"]["encoder"],
-        trained.provenance["lm_hash"],
-        round(seconds, 1),
-        str(report),
-    )
-    return dict(zip(SUMMARY_KEYS, values, strict=True))
+    return {
+        "wer_heldout": known["wer"],
+        "wer_heldout_voice": unheard["wer"],
+        "ce": known["ce"],
+        "ce_shuffled": known["ce_shuffled"],
+        "ce_untrained_gap": first["demo-heldout"]["gap_shuffled"],
+        "encoder": trained.provenance["fingerprint_config"]["encoder"],
+        "lm": trained.provenance["lm_hash"],
+        "seconds": round(seconds, 1),
+        "report": str(report),
+    }
 
 
-def _table(summary: dict[str, Any]) -> str:
+def _table(summary: Summary) -> str:
     rows = (
         ("WER, unseen sentences, known voices", f"{summary['wer_heldout']:.1%}"),
         ("WER, unseen sentences, an unheard voice", f"{summary['wer_heldout_voice']:.1%}"),

@@ -5,10 +5,13 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cli import _types
 from cli._common import make_parser, run
+
+if TYPE_CHECKING:  # brings torch
+    from omni.nanochat.inspection import Facts, Trained
 
 DESCRIPTION = """\
 Look at a nanochat checkpoint of any era.
@@ -50,7 +53,7 @@ def command(args: argparse.Namespace) -> int:
     return 0
 
 
-def lines(facts: dict[str, Any]) -> list[str]:
+def lines(facts: "Facts") -> list[str]:
     """The facts of `inspect_checkpoint` as lines of text, a label in front of each."""
     f = facts
     step = "" if f["step"] is None else f", step {f['step']}"
@@ -75,7 +78,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def _specials(specials: dict[str, dict[str, bool | None]]) -> str:
+def _specials(specials: "dict[str, Trained]") -> str:
     read = [name for name, seen in specials.items() if seen["input"]]
     written = [name for name, seen in specials.items() if seen["output"]]
     unclear = any(seen["output"] is None for seen in specials.values())
@@ -87,7 +90,7 @@ def _specials(specials: dict[str, dict[str, bool | None]]) -> str:
     )
 
 
-def _memory(facts: dict[str, Any]) -> str:
+def _memory(facts: "Facts") -> str:
     plain, kept = facts["memory"]["plain"], facts["memory"]["checkpointing"]
     return (
         f"about {plain['total'] / 1e9:.1f} GB to train a projector in bf16 with the default recipe, "

@@ -6,13 +6,13 @@ the run. Must not know which shard a recording belongs to, or how it is written.
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 
 from omni.errors import brief, is_out_of_memory
 from omni.formats.manifest import Problem
+from omni.formats.records import SampleMeta
 from omni.whisper.encoder import Layers, WhisperEncoder
 from omni.whisper.window import Window
 
@@ -21,7 +21,7 @@ from omni.whisper.window import Window
 class Pending:
     """An utterance whose windows are on their way through the encoder."""
 
-    meta: dict[str, Any]
+    meta: SampleMeta
     windows_left: int
     pieces: dict[int, np.ndarray] = field(default_factory=dict)  # by the window's place in it
     problem: Problem = Problem.NONE

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from omni.audio import SAMPLE_RATE
 from omni.encoder import rate_config
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest, Problem, Utterance
+from omni.formats.records import Environment, FeatureConfig, SampleMeta, StoredDtype
 from omni.formats.shard_writer import ShardWriter, SplitSpec, UnfitError
 from omni.whisper.encoder import (
     TRIM_VERSION,
@@ -89,17 +89,18 @@ Progress = Callable[[Stats], None]
 
 
 def feature_config(
-    encoder: WhisperEncoder, layers: Layers, dtype: str, window: Window = EXACT
-) -> dict[str, Any]:
+    encoder: WhisperEncoder, layers: Layers, dtype: StoredDtype, window: Window = EXACT
+) -> FeatureConfig:
     """All that decides a stored value: the fingerprint is taken over it."""
-    return {
+    config: FeatureConfig = {
         "encoder": encoder.hash,
         "layers": layers if layers == "last" else list(layers),
         "dtype": dtype,
         "window": window.config(),
         "mel": MEL_VERSION,
         "trim": TRIM_VERSION,
-    } | rate_config(encoder)
+    }
+    return config | rate_config(encoder)
 
 
 def extract_shards(
@@ -140,7 +141,7 @@ def extract_shards(
     return stats
 
 
-def environment(job: Job, encoder: WhisperEncoder) -> dict[str, Any]:
+def environment(job: Job, encoder: WhisperEncoder, stamp: str) -> Environment:
     """What the bytes may depend on besides the fingerprint."""
     import transformers
 
@@ -159,6 +160,7 @@ def environment(job: Job, encoder: WhisperEncoder) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "numpy": np.__version__,
+        "stamp": stamp,
     }
 
 
@@ -221,7 +223,7 @@ class _Shard:
             for future in self._in_flight:
                 future.cancel()
             wait(self._in_flight)
-        where = {**environment(self._job, self._encoder), "stamp": inputs_hash(stamps)}
+        where = environment(self._job, self._encoder, inputs_hash(stamps))
         sidecar = self._writer.commit(inputs_hash(content), where, self._seconds)
         self._stats.shards += 1
         self._stats.bytes += sidecar["bytes"]
@@ -318,7 +320,7 @@ class _Shard:
             return piece.astype(np.float16, copy=False)
 
 
-def _meta(job: Job, item: Decoded) -> dict[str, Any]:
+def _meta(job: Job, item: Decoded) -> SampleMeta:
     u, n = item.utterance, len(item.wave)
     return {
         "id": u.id,

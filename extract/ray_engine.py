@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from extract.pipeline import Job, Stats, extract_shards
 from omni.errors import OmniError
@@ -19,7 +19,36 @@ from omni.formats.shard_writer import clear_shard
 from omni.whisper.encoder import WhisperEncoder, load_encoder
 
 TRIES_A_SHARD = 4
+Reference = object  # Ray's, of a value that is there or will be
 _SECONDS_TO_DIE = 10.0  # for an actor that was killed
+
+
+class Method(Protocol):
+    """`_Worker.make` of an actor that may be anywhere."""
+
+    def remote(self, job: Reference, shard: int) -> Reference:
+        """Begin a shard; the reference becomes its `Stats`."""
+
+
+class Actor(Protocol):
+    """A `_Worker` somewhere in the cluster."""
+
+    make: Method
+
+
+class Ray(Protocol):
+    """What is used of the module `ray`, which may not be installed."""
+
+    exceptions: Any
+    remote: Any
+
+    def put(self, value: object) -> Reference: ...
+    def get(self, reference: Reference) -> Any: ...
+    def kill(self, actor: Actor) -> None: ...
+    def cluster_resources(self) -> dict[str, float]: ...
+    def wait(
+        self, references: list[Reference], *, num_returns: int, timeout: float | None = None
+    ) -> tuple[list[Reference], list[Reference]]: ...
 
 
 def run_ray(
@@ -54,11 +83,11 @@ def run_ray(
     actor = ray.remote(
         num_gpus=1 if on_gpu else 0, max_restarts=-1, max_task_retries=TRIES_A_SHARD
     )(_Worker)
-    pool = [
+    pool: list[Actor] = [
         actor.remote(_portable(encoder.name), encoder.device.type, encoder.hash, threads)
         for _ in range(min(workers, len(shards)))
     ]
-    running: dict[Any, Any] = {}  # reference of a task: its worker
+    running: dict[Reference, Actor] = {}  # of a task: who works at it
     try:
         return _work_off(ray, pool, shared, job, shards, progress, running)
     finally:
@@ -70,7 +99,7 @@ def run_ray(
                 clear_shard(job.spec, shard)
 
 
-def connect(address: str | None = None) -> Any:
+def connect(address: str | None = None) -> Ray:
     """The ray module, connected.
 
     Raises:
@@ -92,7 +121,7 @@ def connect(address: str | None = None) -> Any:
         finally:
             if main_thread and ours is not None:  # Ray's own would end the process without a word
                 signal.signal(signal.SIGTERM, ours)
-    return ray
+    return cast(Ray, ray)
 
 
 def cluster_gpus() -> int:
@@ -101,13 +130,13 @@ def cluster_gpus() -> int:
 
 
 def _work_off(
-    ray: Any,
-    pool: list[Any],
-    shared: Any,
+    ray: Ray,
+    pool: list[Actor],
+    shared: Reference,
     job: Job,
     shards: list[int],
     progress: Callable[[Stats], None] | None,
-    running: dict[Any, Any],
+    running: dict[Reference, Actor],
 ) -> Stats:
     """Give every idle actor the next shard until none is left; `running` tells who works."""
     total, waiting = Stats(), list(reversed(shards))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from extract.engines import Rank, run
 from extract.lengths import expected_seconds
@@ -206,8 +206,24 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def summary_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The summary for programs."""
+class SplitSummary(TypedDict):
+    """Of one split, as `--json` writes it. `…_made` and seconds: of this run alone."""
+
+    folder: str
+    complete: bool
+    shards: int
+    shards_kept: int
+    shards_made: int
+    utterances: int
+    failures: int
+    audio_hours_made: float
+    bytes_made: int
+    seconds: float
+    stage_seconds: dict[str, float]
+
+
+def summary_json(outcomes: Sequence[Outcome]) -> dict[str, SplitSummary]:
+    """The summary for programs, by split."""
     return {
         o.split: {
             "folder": str(o.folder),

@@ -7,7 +7,7 @@ encoder computes.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 DEFAULT_ENCODER = "openai/whisper-base"
 WHISPER_FRAMES_PER_SECOND = 50  # hop of 10 ms, then a convolution of stride 2
@@ -20,6 +20,12 @@ CHARACTERS_PER_SECOND = 25
 SLACK = 8  # what the shortest recording may hold
 
 
+class RateConfig(TypedDict, total=False):
+    """Part of a shard's `FeatureConfig`."""
+
+    frames_per_second: float
+
+
 class Encoder(Protocol):
     """hash names the weights whatever their source; d_model is the width of a frame."""
 
@@ -29,7 +35,7 @@ class Encoder(Protocol):
     frames_per_second: float
 
 
-def rate_config(encoder: Encoder) -> dict[str, float]:
+def rate_config(encoder: Encoder) -> RateConfig:
     """What a fingerprint's config holds of the frame rate: nothing where it is Whisper's.
 
     Shards made before there was another rate keep their fingerprint so.

@@ -210,7 +210,7 @@ def newest_run(root: str | Path | None = None) -> Run:
     )
 
 
-def create_run(path: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> Run:
+def create_run(path: Path, config: RunConfig, provenance: Provenance) -> Run:
     """Make the folder and its two JSON files; returns it read back."""
     for name, content in (("provenance", provenance), ("config", {"schema": SCHEMA, **config})):
         text = json.dumps(content, indent=2, sort_keys=True) + "\n"
@@ -224,7 +224,7 @@ def save_projector(path: Path, which: str, projector: Projector) -> None:
     write_whole(path / f"projector-{which}.safetensors", safetensors.torch.save(tensors))
 
 
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
+def save_state(path: Path, state: RunState) -> None:
     """Write `state.pt`: tensors, numbers, strings, and lists and dicts of them, nothing else."""
     whole = io.BytesIO()  # torch would turn a full disk into an error without errno
     torch.save(dict(state), whole)

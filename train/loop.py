@@ -9,9 +9,9 @@ import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -25,6 +25,7 @@ from omni.evaluation.evaluate import evaluate, keep_own
 from omni.evaluation.figures import Figures, headline, without_utterances
 from omni.evaluation.share import Share
 from omni.evaluation.verdict import verdict
+from omni.formats.run_files import SCHEMA, RunConfig
 from omni.formats.shards import Sample
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
 from omni.nanochat.config import ModelMeta
@@ -123,12 +124,13 @@ class _Inputs(NamedTuple):
     template: Template
     projector: Projector
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> RunConfig:
         """Of the run folder."""
         demo = Path(self.meta["path"]).resolve().is_relative_to(DEMO.resolve())
         return {
+            "schema": SCHEMA,
             "projector": self.projector.config,
-            "template": asdict(self.template),
+            "template": self.template.to_json(),
             "lm": "demo" if demo else str(Path(self.meta["path"]).resolve()),
             "select": self.data.select,
             "train": self.options.to_json(),
@@ -335,7 +337,7 @@ def _save(session: _Session) -> None:
     """The checkpoint. Resume reads state.pt alone, and makes the other file again: a kill between the
     two costs nothing."""
     trainee = session.trainee
-    state = {
+    state: runs.RunState = {
         "step": session.step,
         "position": list(session.position),
         "best": session.best,

@@ -6,9 +6,10 @@ Must not know how any of it is used.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from math import inf, isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from omni.errors import OmniError
+from omni.formats.run_files import TrainConfig
 
 # A resumed run may differ from its first start in these: none of them changes the recipe.
 FREE = frozenset(
@@ -104,14 +105,15 @@ class TrainOptions:
                     option = f"--{name.replace('_', '-')}"
                     raise OmniError(f"{number} is out of range", option, f"give {bounds}")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> TrainConfig:
         """All of them, as JSON holds them (tuples as lists)."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return cast(TrainConfig, values)  # which names those that others read
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """`name: theirs, now mine` for each option that a resumed run may not change. What a run
         of before an option knows nothing of, it was made with the default of."""
-        mine = self.to_json()
+        mine: Mapping[str, object] = self.to_json()
         return [
             f"{f.name}: {other.get(f.name, f.default)!r}, now {mine[f.name]!r}"
             for f in fields(self)

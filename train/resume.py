@@ -8,11 +8,11 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from omni import runs
 from omni.errors import OmniError
-from omni.formats.run_files import Content
+from omni.formats.run_files import Content, Provenance
 from omni.nanochat.config import ModelMeta
 from train.content import changes
 from train.data import TrainingData
@@ -106,7 +106,7 @@ def provenance(
     meta: ModelMeta,
     options: TrainOptions,
     command: Sequence[str],
-) -> dict[str, Any]:
+) -> Provenance:
     """provenance.json of a new run.
 
     Args:
@@ -121,7 +121,7 @@ def provenance(
         "content": data.content,
         "longest_seconds": data.longest_seconds,
         "lm_hash": lm_hash,
-        "lm_kind": meta["kind"],
+        "lm_kind": meta["kind"] or "",
         "lm_dtype": dtype,
         "seed": options.seed,
         "command": list(command),

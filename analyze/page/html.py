@@ -12,15 +12,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analyze.draw.svg import Figure, pack
+from analyze.draw.svg import Figure, Table, pack
 from analyze.measure.formulas import Estimate
 from analyze.measure.table import Number
-from analyze.page.words import Alert, Verdict
+from analyze.page.words import Alert, Tile, Verdict
 
 HERE = Path(__file__).parent
 MAX_EXAMPLES = 60
@@ -39,6 +39,96 @@ class PointSet:
     token: np.ndarray
 
 
+class Told(TypedDict):
+    """What the report tells of one utterance. hypothesis: None where it was not decoded, and errors,
+    words and wer then 0. in_pictures: its points are drawn."""
+
+    id: str
+    speaker: str
+    sex: str
+    split: str
+    text: str
+    seconds: float
+    ce: float
+    ce_shuffled: float | None
+    hypothesis: str | None
+    errors: int
+    words: int
+    wer: float
+    in_pictures: bool
+
+
+class ShownExample(Told):
+    """An utterance in the page's table of transcripts. diff: as `difference` gives it."""
+
+    reference: str
+    diff: list[tuple[str, str]]
+
+
+class Mark(TypedDict):
+    """One value in a row's small picture, in its pixels."""
+
+    kind: str
+    x: float
+    low: float
+    high: float
+    y: int
+
+
+class Strip(TypedDict):
+    """A row's small picture. zero: where nought lies; None where nothing is drawn."""
+
+    marks: list[Mark]
+    zero: float | None
+
+
+class ShownRun(TypedDict):
+    """What the template is told of a run."""
+
+    name: str
+    verdict: Verdict
+    alerts: list[Alert]
+    tiles: list[Tile]
+    numbers: list[Number]
+    by_key: dict[str, Number]
+    strips: dict[str, Strip]
+    examples: list[ShownExample]
+    facts: list[tuple[str, str]]
+
+
+class ShownFigure(TypedDict):
+    """What the template is told of a picture. scope: goes before the ids in its SVG."""
+
+    key: str
+    scope: str
+    index: int
+    run: str
+    title: str
+    caption: str
+    alt: str
+    table: Table
+    svg: str
+
+
+class EstimateJson(TypedDict):
+    """A value and its interval in report.json."""
+
+    value: float
+    low: float
+    high: float
+
+
+class NumberJson(TypedDict):
+    """A row of the table in report.json."""
+
+    name: str
+    n: int
+    chance: float | None
+    trained: EstimateJson | None
+    untrained: EstimateJson | None
+    shuffled: EstimateJson | None
+
+
 @dataclass(frozen=True)
 class RunView:
     """Everything the page says of one run.
@@ -50,10 +140,10 @@ class RunView:
     name: str
     verdict: Verdict
     alerts: list[Alert]
-    tiles: list[dict[str, str]]
+    tiles: list[Tile]
     numbers: list[Number]
     figures: list[Figure]
-    utterances: list[dict[str, Any]]
+    utterances: list[Told]
     facts: list[tuple[str, str]]
     sets: dict[str, PointSet]
     tokens: Sequence[str]
@@ -138,7 +228,7 @@ def plain(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else ""
 
 
-def _run(view: RunView) -> dict[str, Any]:
+def _run(view: RunView) -> ShownRun:
     return {
         "name": view.name,
         "verdict": view.verdict,
@@ -152,13 +242,14 @@ def _run(view: RunView) -> dict[str, Any]:
     }
 
 
-def _examples(utterances: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _examples(utterances: Sequence[Told]) -> list[ShownExample]:
     """Decoded utterances with the words marked, worst first."""
-    heard = [u for u in utterances if u["hypothesis"] is not None]
-    heard.sort(key=lambda u: (-u["wer"], u["id"]))
+    heard = [(u, u["hypothesis"]) for u in utterances if u["hypothesis"] is not None]
+    heard.sort(key=lambda pair: (-pair[0]["wer"], pair[0]["id"]))
     kept = [heard[i] for i in _evenly(len(heard), MAX_EXAMPLES)]
     return [
-        u | {"reference": u["text"], "diff": difference(u["text"], u["hypothesis"])} for u in kept
+        {**u, "reference": u["text"], "diff": difference(u["text"], hypothesis)}
+        for u, hypothesis in kept
     ]
 
 
@@ -175,7 +266,7 @@ def difference(said: str, heard: str) -> list[tuple[str, str]]:
     return parts
 
 
-def _strip(number: Number, width: float = 152, left: float = 4) -> dict[str, Any]:
+def _strip(number: Number, width: float = 152, left: float = 4) -> Strip:
     """The row's small picture: where trained and controls lie, on the row's own scale."""
     named = [
         ("trained", number.trained), ("untrained", number.untrained), ("shuffled", number.shuffled),
@@ -191,19 +282,19 @@ def _strip(number: Number, width: float = 152, left: float = 4) -> dict[str, Any
     def at(value: float) -> float:
         return round(left + width * (value - low) / span, 1)
 
-    marks = [
+    marks: list[Mark] = [
         {"kind": kind, "x": at(e.value), "low": at(e.low), "high": at(e.high), "y": 8 + 12 * i}
         for i, (kind, e) in enumerate(known)
     ]
     return {"marks": marks, "zero": at(0.0)}
 
 
-def _figure_rows(views: Sequence[RunView]) -> list[list[dict[str, Any]]]:
+def _figure_rows(views: Sequence[RunView]) -> list[list[ShownFigure]]:
     """The same picture of each run side by side, in the order of the first run's pictures."""
     keys = dict.fromkeys(figure.key for view in views for figure in view.figures)
     rows = []
     for key in keys:
-        row = []
+        row = list[ShownFigure]()
         for index, view in enumerate(views):
             scope = f"r{index}-" if len(views) > 1 else ""
             row += [
@@ -259,15 +350,22 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _number(number: Number) -> dict[str, Any]:
-    out: dict[str, Any] = {"name": number.name, "n": number.n, "chance": number.chance}
-    for name in ("trained", "untrained", "shuffled"):
-        e = getattr(number, name)
-        out[name] = None if e is None else {"value": e.value, "low": e.low, "high": e.high}
-    return out
+def _number(number: Number) -> NumberJson:
+    return {
+        "name": number.name,
+        "n": number.n,
+        "chance": number.chance,
+        "trained": _estimate(number.trained),
+        "untrained": _estimate(number.untrained),
+        "shuffled": _estimate(number.shuffled),
+    }
 
 
-def _without_nan(value: Any) -> Any:
+def _estimate(e: Estimate | None) -> EstimateJson | None:
+    return None if e is None else {"value": e.value, "low": e.low, "high": e.high}
+
+
+def _without_nan(value: object) -> object:
     if isinstance(value, dict):
         return {k: _without_nan(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

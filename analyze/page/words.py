@@ -5,6 +5,7 @@ Rules on numbers, written to be read; must not compute a number or know about pa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from analyze.draw.svg import percent
 from analyze.measure.table import Number
@@ -29,6 +30,14 @@ class Alert:
 
     kind: str
     text: str
+
+
+class Tile(TypedDict):
+    """A number of the verdict card, as shown; against: its control, or empty."""
+
+    name: str
+    value: str
+    against: str
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,7 @@ def _doubts_of_numbers(numbers: Sequence[Number]) -> list[Alert]:
     return found
 
 
-def tiles(numbers: Sequence[Number]) -> list[dict[str, str]]:
+def tiles(numbers: Sequence[Number]) -> list[Tile]:
     """The four numbers of the verdict card, each beside its control.
 
     Retrieval and landing are shown at the entrance where they are furthest above the wrong pair's.
@@ -198,7 +207,7 @@ def tiles(numbers: Sequence[Number]) -> list[dict[str, str]]:
     by_key = {number.key: number for number in numbers}
     token, token_where = _entrance(by_key, "nearest_precision", "value_precision")
     match, match_where = _entrance(by_key, "retrieval_audio_text_1", "value_retrieval")
-    shown = []
+    shown = list[Tile]()
     for number, name, share in (
         (by_key["gap_shuffled"], "nats a token, right audio over wrong", False),
         (by_key["wer"], f"of {by_key['wer'].unit} wrong", True),

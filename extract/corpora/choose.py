@@ -13,6 +13,7 @@ from extract.corpora.smoke import smoke_manifest
 from omni.errors import OmniError
 from omni.formats.files import safe_name
 from omni.formats.manifest import Manifest, read_manifest
+from omni.formats.records import Role
 
 EMBEDDED = ("demo", "noise", "smoke")
 
@@ -25,7 +26,7 @@ class Source:
     root: Path | None = None  # an unpacked LibriSpeech tree
     audio_dir: Path | None = None  # any folder of audio
     transcripts: str = "auto"
-    role: str | None = None  # "train" or "eval"; None: as the split's name or the manifest says
+    role: Role | None = None  # "train" or "eval"; None: as the split's name or the manifest says
     manifest: Path | None = None  # a manifest parquet
     source: str = "auto"  # of a LibriSpeech split: disk, hf, openslr, or auto for the first of them
     downloads: Path = Path("data")  # what is downloaded goes there

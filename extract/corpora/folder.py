@@ -17,10 +17,11 @@ from extract.corpora.walk import Names, Tree, shown, tidy_id, unique_ids, walk
 from omni.audio import AUDIO_SUFFIXES
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest, make_manifest, role_of
+from omni.formats.records import Role
 
 
 def folder_manifest(
-    folder: Path, split: str, transcripts: str = "auto", role: str | None = None
+    folder: Path, split: str, transcripts: str = "auto", role: Role | None = None
 ) -> Manifest:
     """List a folder.
 

@@ -21,6 +21,7 @@ from extract.corpora.texts import (
 from extract.corpora.walk import Names, Tree, require_utf8, tidy_id, unique_ids, walk
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest, make_manifest, role_of
+from omni.formats.records import Role
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def canonical_split(name: str) -> str:
     return dashed if dashed in PUBLISHED else name
 
 
-def librispeech_manifest(root: Path, split: str, role: str | None = None) -> Manifest:
+def librispeech_manifest(root: Path, split: str, role: Role | None = None) -> Manifest:
     """Read an unpacked tree.
 
     Args:

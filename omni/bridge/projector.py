@@ -6,7 +6,7 @@ Must not know about shards, prompts or the LM's code: only four sizes of the LM 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from omni.bridge.frames import pad_features
 from omni.errors import OmniError
+from omni.formats.run_files import ProjectorConfig
 
 
 class Soft(NamedTuple):
@@ -64,7 +65,7 @@ def build_projector(
     if min(d_in, n_embd, stack, hidden, n_layers_in) < 1:
         raise OmniError("a projector's sizes must be at least 1", where=f"stack {stack}")
     body = PROJECTORS[name](d_in, stack, hidden)
-    config = {
+    config: ProjectorConfig = {
         "name": name, "d_in": d_in, "n_embd": n_embd, "n_ve": n_ve, "kv_dim": kv_dim,
         "stack": stack, "hidden": hidden, "audio_ve": audio_ve, "n_layers_in": n_layers_in,
     }  # fmt: skip
@@ -78,7 +79,7 @@ class Projector(nn.Module):
         config: the arguments of `build_projector` that give this module back.
     """
 
-    def __init__(self, body: "Body", config: dict[str, Any]) -> None:
+    def __init__(self, body: "Body", config: ProjectorConfig) -> None:
         super().__init__()
         self.config = config
         self.stack: int = config["stack"]

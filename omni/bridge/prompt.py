@@ -16,6 +16,7 @@ from torch import Tensor
 
 from omni.bridge.projector import Soft
 from omni.errors import OmniError
+from omni.formats.run_files import Kind, TemplateConfig
 from omni.nanochat.model import NanoChat
 from omni.nanochat.positions import ROPE_FACTOR
 from omni.nanochat.tokenizer import Tokenizer
@@ -32,9 +33,13 @@ class Template:
     begins so.
     """
 
-    kind: str
+    kind: Kind
     prompt: str
     audio_first: bool = False
+
+    def to_json(self) -> TemplateConfig:
+        """As a run's config holds it."""
+        return {"kind": self.kind, "prompt": self.prompt, "audio_first": self.audio_first}
 
     def before(self, tok: Tokenizer) -> list[int]:
         """Ids in front of the audio."""
@@ -71,7 +76,7 @@ def choose_template(
         prompt: text after the audio; None takes `DEFAULT_PROMPT`, or nothing for a base model.
         audio_first: put the audio before bos.
     """
-    kind = "base" if meta.get("kind", "sft") == "base" else "sft"
+    kind: Kind = "base" if meta.get("kind", "sft") == "base" else "sft"
     default = DEFAULT_PROMPT if kind == "sft" else ""
     return Template(kind, default if prompt is None else prompt, audio_first)
 

@@ -11,20 +11,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from typing_extensions import TypedDict
 
 from omni.errors import OmniError
 from omni.formats.checked import parse_json
 from omni.formats.files import safe_id, safe_name, write_whole
+from omni.formats.records import Role
 
 if TYPE_CHECKING:
     import pyarrow
 
 MANIFEST_SCHEMA = 2
 _LONGEST_SECONDS = 30 * 24 * 3600.0  # a header that promises more than a month is a broken one
-ROLES = ("train", "eval", "smoke")
+ROLES: tuple[Role, ...] = get_args(Role)
 _EVAL_WORDS = {
     *("dev", "devel", "development", "test", "testing", "tst", "val", "valid", "validation"),
     *("eval", "evaluation", "heldout", "holdout", "unseen"),
@@ -88,7 +89,7 @@ class Manifest:
     """
 
     split: str
-    role: str  # "train", "eval" or "smoke"
+    role: Role
     root: str  # folder that `audio` is relative to
     utterances: tuple[Utterance, ...]
 
@@ -103,7 +104,7 @@ class Manifest:
 
 
 def make_manifest(
-    split: str, root: Path, utterances: Iterable[Utterance], role: str | None = None
+    split: str, root: Path, utterances: Iterable[Utterance], role: Role | None = None
 ) -> Manifest:
     """Sort and check a corpus's rows.
 
@@ -119,7 +120,7 @@ def make_manifest(
     return Manifest(split, role or role_of(split), str(root), rows)
 
 
-def role_of(split: str) -> str:
+def role_of(split: str) -> Role:
     """What a split is for, told by the words of its name in any spelling.
 
     `cv-test`, `test_clean`, `Validation` and `held-out` evaluate; a name without such a word trains.

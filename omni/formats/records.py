@@ -69,6 +69,27 @@ class Failure(TypedDict):
     reason: str
 
 
+@with_config(ConfigDict(extra="allow"))
+class Environment(TypedDict, total=False):
+    """What a shard's bytes may depend on besides its config; shards of before a key lack it.
+
+    stamp: `Sidecar.plan` with size and time of change of each file in place of its hash.
+    """
+
+    encoder: str
+    source: str
+    device_type: str
+    device: str
+    compute: str
+    batch_size: int
+    threads: int
+    python: str
+    torch: str
+    transformers: str
+    numpy: str
+    stamp: str
+
+
 class Sidecar(TypedDict):
     """What was written into a tar; lists are in the tar's order."""
 
@@ -90,7 +111,7 @@ class Sidecar(TypedDict):
     n_text: Annotated[list[Count], FailFast()]
     crc32: Annotated[list[Count], FailFast()]
     failures: Annotated[list[Failure], FailFast()]
-    environment: NotRequired[dict[str, Any]]
+    environment: NotRequired[Environment]
     seconds: NotRequired[dict[str, float]]
 
 

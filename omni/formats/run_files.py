@@ -17,7 +17,7 @@ from omni.formats.checked import Schema, parse_json, read_json
 from omni.formats.records import Count, FeatureConfig
 from omni.formats.stores import read_bytes
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 METRICS_BYTES = 1 << 30  # of metrics.jsonl: a line is some hundred bytes, a run some million steps
 
 _OPEN = ConfigDict(extra="allow")  # a newer trainer may have written more than is read here
@@ -40,10 +40,13 @@ class ProjectorConfig(TypedDict):
     n_layers_in: Annotated[int, Field(ge=1, le=1024)]
 
 
+Kind = Literal["sft", "base"]  # of a row's layout
+
+
 class TemplateConfig(TypedDict):
     """The fields of `omni.bridge.prompt.Template`."""
 
-    kind: Literal["sft", "base"]
+    kind: Kind
     prompt: str
     audio_first: NotRequired[bool]
 
@@ -108,6 +111,9 @@ class Provenance(TypedDict):
     lm_hash: str
     lm_kind: str
     lm_dtype: str
+    seed: NotRequired[int]
+    command: NotRequired[list[str]]
+    versions: NotRequired[dict[str, str]]
 
 
 @with_config(_OPEN)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -24,6 +24,12 @@ from omni.formats.manifest import Problem
 from omni.formats.records import (
     INDEX_NAME,
     SHARD_SCHEMA,
+    Environment,
+    Failure,
+    FeatureConfig,
+    Index,
+    Role,
+    SampleMeta,
     Sidecar,
     StoredDtype,
     fingerprint,
@@ -39,8 +45,8 @@ class SplitSpec:
 
     folder: Path
     split: str
-    role: str
-    config: dict[str, Any]  # what the fingerprint is taken over
+    role: Role
+    config: FeatureConfig  # what the fingerprint is taken over
     shard_size: int
 
     def __post_init__(self) -> None:
@@ -69,9 +75,9 @@ class ShardWriter:
         self._spec, self._shard = spec, shard
         self.name = shard_name(spec.split, shard)
         self.path = spec.folder / f"{self.name}.tar"
-        self._metas: list[dict[str, Any]] = []
+        self._metas: list[SampleMeta] = []
         self._crcs: list[int] = []
-        self._failures: list[dict[str, str]] = []
+        self._failures: list[Failure] = []
         spec.folder.mkdir(parents=True, exist_ok=True)
         clear_shard(spec, shard)
         # Unique: a lost worker that is still alive can't write into its successor's file.
@@ -94,11 +100,11 @@ class ShardWriter:
         self._file.close()
         self._temporary.unlink(missing_ok=True)
 
-    def add(self, meta: dict[str, Any], features: np.ndarray) -> None:
+    def add(self, meta: SampleMeta, features: np.ndarray) -> None:
         """Append an utterance.
 
         Args:
-            meta: the fields of `shards/README.md`, JSON scalars, none null.
+            meta: what lies beside the features.
             features: floating ([L,] T, d), finite.
 
         Raises:
@@ -121,20 +127,18 @@ class ShardWriter:
         """Record an utterance that can't be extracted."""
         self._failures.append({"id": utterance_id, "kind": kind.value, "reason": reason})
 
-    def commit(
-        self, plan: str, environment: dict[str, Any], seconds: dict[str, float]
-    ) -> dict[str, Any]:
+    def commit(self, plan: str, environment: Environment, seconds: dict[str, float]) -> Sidecar:
         """Sync, rename, write the sidecar; returns the sidecar.
 
         Args:
             plan: hash of all that the shard is made from, what failed included.
-            environment: versions, device, batch, threads: what the bytes may depend on besides.
+            environment: what the bytes may depend on besides.
             seconds: wall time of the stages.
         """
         self._tar.close()
         self._file.flush()
         os.fsync(self._file.fileno())
-        sidecar = {
+        sidecar: Sidecar = {
             "schema": SHARD_SCHEMA,
             "split": self._spec.split,
             "role": self._spec.role,
@@ -225,7 +229,7 @@ def committed_anywhere(spec: SplitSpec) -> Iterator[tuple[int, Sidecar]]:
             yield int(number), sidecar
 
 
-def write_index(spec: SplitSpec, n_shards: int) -> dict[str, Any] | None:
+def write_index(spec: SplitSpec, n_shards: int) -> Index | None:
     """Write `index.json` and `failures.jsonl` if every shard is committed, else do nothing.
 
     Both are the same whoever writes them, so ranks that end together do no harm.
@@ -239,7 +243,7 @@ def write_index(spec: SplitSpec, n_shards: int) -> dict[str, Any] | None:
         if not path.with_suffix(".json").is_file():
             return None
         sidecars.append(read_sidecar(path))
-    index = {
+    index: Index = {
         "schema": SHARD_SCHEMA,
         "split": spec.split,
         "role": spec.role,
@@ -305,7 +309,7 @@ def clear_split(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write JSON, whole or not at all, on the disk when this returns."""
     write_whole(path, (json.dumps(content, sort_keys=True) + "\n").encode())
 

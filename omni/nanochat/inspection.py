@@ -5,14 +5,14 @@ Must not know how it is printed.
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from omni.nanochat.checkpoint import load_checkpoint, read_state
-from omni.nanochat.memory import Recipe, Rows, count_groups, training_memory
+from omni.nanochat.memory import Memory, Recipe, Rows, count_groups, training_memory
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
 
@@ -21,14 +21,73 @@ _NEVER_TARGETS = ("user_start", "assistant_start", "output_start")
 _UNIFORM_KURTOSIS = 1.8
 
 
+class Trained(TypedDict):
+    """Whether a special token looks trained as input and as output; None: unclear."""
+
+    input: bool | None
+    output: bool | None
+
+
+class MemoryFacts(TypedDict):
+    """Bytes, as `omni.nanochat.memory.Memory` has them."""
+
+    weights: int
+    trained: int
+    beside: int
+    projector: int
+    layers: int
+    heads: int
+    passing: int
+    kept: int
+    total: int
+
+
+class Facts(TypedDict):
+    """What `omni-lm inspect --json` writes, key by key.
+
+    windows: of each layer, None where it sees all. stored: elements by dtype. longest_row: positions
+    of the rotary table. vocab_rows: of the tables, padding included. memory: by "plain" and
+    "checkpointing".
+    """
+
+    path: str
+    kind: str
+    step: int | None
+    era: str
+    era_told_by: str
+    softcap: float
+    rope_base: float
+    rope_bf16: bool
+    n_layer: int
+    n_embd: int
+    n_head: int
+    n_kv_head: int
+    head_dim: int
+    sequence_len: int
+    longest_row: int
+    window_pattern: str | None
+    windows: list[int | None]
+    vocab_size: int
+    vocab_rows: int
+    parameters: int
+    parameter_groups: dict[str, int]
+    ve_layers: list[int]
+    stored: dict[str, int]
+    fingerprint: str
+    specials: dict[str, Trained]
+    memory_batch: int
+    memory_length: int
+    memory: dict[str, MemoryFacts]
+
+
 def inspect_checkpoint(
     path_or_name: str | Path,
     batch: int = 8,
     length: int = 512,
     softcap: float | None = None,
     rope_bf16: bool | None = None,
-) -> dict[str, Any]:
-    """Everything worth knowing about a checkpoint, as JSON holds it.
+) -> Facts:
+    """Everything worth knowing about a checkpoint.
 
     Args:
         path_or_name, softcap, rope_bf16: as `load_checkpoint` takes them.
@@ -45,7 +104,7 @@ def inspect_checkpoint(
     }
     return {
         "path": meta["path"],
-        "kind": meta["kind"],
+        "kind": meta["kind"] or "",
         "step": meta.get("step"),
         "era": era.name,
         "era_told_by": era.how,
@@ -71,12 +130,20 @@ def inspect_checkpoint(
         "specials": trained_specials(lm, tok),
         "memory_batch": batch,
         "memory_length": length,
-        "memory": {k: {**vars(m), "kept": m.kept, "total": m.total} for k, m in memory.items()},
+        "memory": {name: _memory(bytes_of) for name, bytes_of in memory.items()},
     }
 
 
-def trained_specials(lm: NanoChat, tok: Tokenizer) -> dict[str, dict[str, bool | None]]:
-    """Whether each special token looks trained: "input" (read), "output" (asked for); None: unclear.
+def _memory(m: Memory) -> MemoryFacts:
+    return {
+        "weights": m.weights, "trained": m.trained, "beside": m.beside,
+        "projector": m.projector, "layers": m.layers, "heads": m.heads,
+        "passing": m.passing, "kept": m.kept, "total": m.total,
+    }  # fmt: skip
+
+
+def trained_specials(lm: NanoChat, tok: Tokenizer) -> dict[str, Trained]:
+    """Whether each special token looks trained, as input (read) and as output (asked for).
 
     A token that is never asked for is only ever pushed away, in the direction in which all such
     tokens are: its output row is nearly parallel to theirs. A token that is never read keeps its
@@ -87,7 +154,7 @@ def trained_specials(lm: NanoChat, tok: Tokenizer) -> dict[str, dict[str, bool |
     never = [tok.special(name) for name in _NEVER_TARGETS if tok.has_special(name)]
     away = F.normalize(lm.lm_head.weight[never].float(), dim=-1)  # (3, C)
     agree = len(never) > 1 and bool((away @ away.T).min() > 0.9)
-    out: dict[str, dict[str, bool | None]] = {}
+    out: dict[str, Trained] = {}
     for name in names:
         token = tok.special(name)
         row = F.normalize(lm.lm_head.weight[token].float(), dim=-1)

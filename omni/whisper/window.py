@@ -43,7 +43,7 @@ class Window:
             return None
         return length if length == FULL_FRAMES else length - self._margin_frames()
 
-    def config(self) -> str | dict[str, float]:
+    def config(self) -> str | dict[str, int | float]:
         """As the fingerprint holds it: "30", or the margin and the step in seconds."""
         if self.margin is None:
             return str(WINDOW_SECONDS)
