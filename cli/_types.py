@@ -12,59 +12,44 @@ from pathlib import Path
 
 from omni.device import is_device_name
 from omni.errors import OmniError
-
-LARGEST_SEED = 2**32 - 1  # what every generator takes
-LARGEST = 2**31 - 1
+from train.bounds import LARGEST, SEED, Bounds
 
 
-def whole(least: int = 0, most: int = LARGEST) -> Callable[[str], int]:
-    """A whole number from `least` to `most`."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if not least <= value <= most:
-            bound = f"of at least {least}" if value < least else f"of at most {most}"
-            raise ArgumentTypeError(f"{text!r} is not a whole number {bound}")
-        return value
-
-    return parse
-
-
-def number(
-    least: float = 0.0,
-    most: float = math.inf,
-    above: float | None = None,
-    below: float | None = None,
-) -> Callable[[str], float]:
-    """A finite number from `least` to `most`; above `above` and below `below` where given."""
-    words = [f"of at least {least:g}" if above is None else f"above {above:g}"]
-    if below is not None or math.isfinite(most):
-        words.append(f"at most {most:g}" if below is None else f"below {below:g}")
+def within(bounds: Bounds) -> Callable[[str], float]:
+    """A number that `bounds` hold: an int where they ask for one."""
 
     def parse(text: str) -> float:
         try:
-            value = float(text)
+            value = int(text) if bounds.whole else float(text)
         except ValueError:
             value = math.nan
-        inside = value >= least if above is None else value > above
-        inside &= value <= most if below is None else value < below
-        if not (math.isfinite(value) and inside):
-            raise ArgumentTypeError(f"{text!r} is not a finite number {' and '.join(words)}")
+        if not bounds.hold(value):
+            raise ArgumentTypeError(f"{text!r} is not {bounds}")
         return value
 
     return parse
 
 
-def seed(text: str) -> int:
+def whole(least: int = 0, most: int = LARGEST) -> Callable[[str], float]:
+    """A whole number from `least` to `most`."""
+    return within(Bounds(least, most, whole=True))
+
+
+def number(
+    least: float = 0.0, most: float = math.inf, above: float = -math.inf
+) -> Callable[[str], float]:
+    """A finite number from `least` to `most`, and above `above`."""
+    return within(Bounds(least, most, above))
+
+
+def seed(text: str) -> float:
     """A seed: a whole number that every generator takes."""
-    return whole(0, LARGEST_SEED)(text)
+    return within(SEED)(text)
 
 
 def device(text: str) -> str:
-    """The name of a device; whether the machine has it shows later."""
+    """The name of a device. Whether the machine has it shows later, as with files that are not there:
+    status 1, where a name that no machine has is wrong usage, 2."""
     if not is_device_name(text):
         raise ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:0, cuda:1, …")
     return text
@@ -86,6 +71,8 @@ def some(text: str) -> str:
     """A text that is not empty: the name of a model, a URL, a folder or file."""
     if not text.strip():
         raise ArgumentTypeError("is empty")
+    if "\0" in text:  # a shell passes none on, a program that calls `main` may
+        raise ArgumentTypeError(f"{text!r} holds a zero byte")
     return text
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from cli import _types
 from cli._common import make_parser, run
 from cli._places import require_folder
 
+Kinds = dict[str, Callable[[str], float]]  # of an option's number, by its name
 DESCRIPTION = """\
 Train a projector that turns Whisper features into soft tokens for a frozen nanochat.
 
@@ -22,21 +23,24 @@ take --run for one of its own).
 
 def build_parser() -> argparse.ArgumentParser:
     """All options; each is a field of `train.options.TrainOptions`, or --run and --resume."""
-    from train.options import TrainOptions
+    from train.options import BOUNDS, TrainOptions
 
     default = {f.name: f.default for f in fields(TrainOptions)}
+    kind = {name: _types.within(bounds) for name, bounds in BOUNDS.items()}
     parser = make_parser("omni-train-projector", DESCRIPTION)
-    _add_input_and_model(parser, default)
-    _add_recipe(parser, default)
-    _add_output_and_speed(parser, default)
+    _add_input_and_model(parser, default, kind)
+    _add_recipe(parser, default, kind)
+    _add_output_and_speed(parser, default, kind)
     return parser
 
 
-def _add_input_and_model(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
+def _add_input_and_model(
+    parser: argparse.ArgumentParser, default: dict[str, Any], kind: Kinds
+) -> None:
     g = parser.add_argument_group("input")
     g.add_argument("--shards", nargs="+", default=["shards"], metavar="DIR", type=_types.some,
         help="folders or URLs (s3://...) of extracted splits; globs and brace lists too")  # fmt: skip
-    g.add_argument("--weights", nargs="+", type=_types.number(above=0, most=1000), default=[], metavar="W",
+    g.add_argument("--weights", nargs="+", type=kind["weights"], default=[], metavar="W",
         help="how often each --shards folder is seen in a pass (2, 0.5); once by default")  # fmt: skip
     g.add_argument("--eval-shards", nargs="+", default=[], metavar="DIR", type=_types.some,
         help="evaluate on the splits below these instead")  # fmt: skip
@@ -50,58 +54,59 @@ def _add_input_and_model(parser: argparse.ArgumentParser, default: dict[str, Any
     g.add_argument("--audio-first", action="store_true",
         help="soft tokens before bos instead of after it, for comparison")  # fmt: skip
     g.add_argument("--projector", default=default["projector"], choices=["mlp", "conv", "linear"])
-    g.add_argument("--stack", type=_types.whole(1, 1500), default=default["stack"],
+    g.add_argument("--stack", type=kind["stack"], default=default["stack"],
         help="Whisper frames (20 ms) to a soft token")  # fmt: skip
-    g.add_argument("--hidden", type=_types.whole(1, 65_536), default=default["hidden"],
+    g.add_argument("--hidden", type=kind["hidden"], default=default["hidden"],
         help="width inside")  # fmt: skip
     g.add_argument("--audio-ve", default=default["audio_ve"], choices=["learned", "shared", "zero"],
         help="value-embedding rows of audio")  # fmt: skip
 
 
-def _add_recipe(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
+def _add_recipe(parser: argparse.ArgumentParser, default: dict[str, Any], kind: Kinds) -> None:
     g = parser.add_argument_group("recipe")
-    g.add_argument("--steps", type=_types.whole(), default=default["steps"],
+    g.add_argument("--steps", type=kind["steps"], default=default["steps"],
         help="optimiser steps; 0: ten passes over the data, 100 to 8,000 steps")  # fmt: skip
-    g.add_argument("--batch-size", type=_types.whole(1), default=default["batch_size"],
+    g.add_argument("--batch-size", type=kind["batch_size"], default=default["batch_size"],
         help="utterances a step, over all ranks")  # fmt: skip
-    g.add_argument("--batch-frames", type=_types.whole(), default=default["batch_frames"],
+    g.add_argument("--batch-frames", type=kind["batch_frames"], default=default["batch_frames"],
         help="instead: as many utterances as pad to so many frames (50 a second); 0: off")  # fmt: skip
-    g.add_argument("--lr", type=_types.number(above=0, most=1000), default=default["lr"],
+    g.add_argument("--lr", type=kind["lr"], default=default["lr"],
         help="peak learning rate")  # fmt: skip
-    g.add_argument("--warmup", type=_types.whole(), default=default["warmup"],
+    g.add_argument("--warmup", type=kind["warmup"], default=default["warmup"],
         help="steps to the peak")  # fmt: skip
-    g.add_argument("--clip", type=_types.number(above=0), default=default["clip"],
+    g.add_argument("--clip", type=kind["clip"], default=default["clip"],
         help="largest gradient norm")  # fmt: skip
-    g.add_argument("--ctc-weight", type=_types.number(), default=default["ctc_weight"],
+    g.add_argument("--ctc-weight", type=kind["ctc_weight"], default=default["ctc_weight"],
         help="weight of a CTC loss of soft tokens against the LM's embedding table")  # fmt: skip
-    for name, below, text in (
-        ("noise", None, "noise on frames, in shares of each channel's spread"),
-        ("gain", None, "random scale and offset of each channel, in shares of its spread"),
-        ("mask", 1, "share of frames set to zero"),
-        ("stretch", 1, "largest change of speaking rate"),
+    for name, text in (
+        ("noise", "noise on frames, in shares of each channel's spread"),
+        ("gain", "random scale and offset of each channel, in shares of its spread"),
+        ("mask", "share of frames set to zero"),
+        ("stretch", "largest change of speaking rate"),
     ):
-        kind = _types.number(below=below)
-        g.add_argument(f"--{name}", type=kind, default=default[name], help=text)
-    g.add_argument("--buffer", type=_types.whole(1), default=default["buffer"],
+        g.add_argument(f"--{name}", type=kind[name], default=default[name], help=text)
+    g.add_argument("--buffer", type=kind["buffer"], default=default["buffer"],
         help="samples shuffled together")  # fmt: skip
-    g.add_argument("--seed", type=_types.seed, default=default["seed"],
+    g.add_argument("--seed", type=kind["seed"], default=default["seed"],
         help="of the projector, the batches and the augmentation")  # fmt: skip
 
 
-def _add_output_and_speed(parser: argparse.ArgumentParser, default: dict[str, Any]) -> None:
+def _add_output_and_speed(
+    parser: argparse.ArgumentParser, default: dict[str, Any], kind: Kinds
+) -> None:
     g = parser.add_argument_group("output")
     g.add_argument("--run", type=_types.name, default="projector", metavar="NAME",
         help="the run's folder is RUNS/NAME")  # fmt: skip
     g.add_argument("--runs", type=_types.path, default=Path("runs"), metavar="DIR",
         help="where runs are kept")  # fmt: skip
     g.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-    g.add_argument("--eval-every", type=_types.whole(), default=default["eval_every"],
+    g.add_argument("--eval-every", type=kind["eval_every"], default=default["eval_every"],
         help="steps between evaluations; 0: a fifth of all")  # fmt: skip
-    g.add_argument("--save-every", type=_types.whole(), default=default["save_every"],
+    g.add_argument("--save-every", type=kind["save_every"], default=default["save_every"],
         help="steps between checkpoints; 0: as evaluations")  # fmt: skip
-    g.add_argument("--eval-limit", type=_types.whole(), default=default["eval_limit"],
+    g.add_argument("--eval-limit", type=kind["eval_limit"], default=default["eval_limit"],
         help="utterances of each split to evaluate; 0: all")  # fmt: skip
-    g.add_argument("--decode-limit", type=_types.whole(), default=default["decode_limit"],
+    g.add_argument("--decode-limit", type=kind["decode_limit"], default=default["decode_limit"],
         help="of these, utterances to transcribe for WER")  # fmt: skip
     g.add_argument("--language", type=_types.language, default=default["language"], metavar="CODE",
         help="of the transcripts (en, fr, zh): how WER compares them")  # fmt: skip
@@ -110,13 +115,13 @@ def _add_output_and_speed(parser: argparse.ArgumentParser, default: dict[str, An
         help="auto: online with a key, else offline")  # fmt: skip
 
     g = parser.add_argument_group("speed")
-    g.add_argument("--micro-batch-size", type=_types.whole(), default=default["micro_batch_size"],
+    g.add_argument("--micro-batch-size", type=kind["micro_batch_size"], default=default["micro_batch_size"],
         help="utterances in one forward pass; 0: the whole batch. Less memory, same result")  # fmt: skip
     g.add_argument("--checkpoint-activations", action="store_true",
         help="compute the LM's layers twice instead of keeping them: less memory, same result")  # fmt: skip
     g.add_argument("--compile", action="store_true",
         help="torch.compile the LM's layers: a minute at the start, then faster steps on a GPU")  # fmt: skip
-    g.add_argument("--workers", type=_types.whole(0, 1024), default=default["workers"],
+    g.add_argument("--workers", type=kind["workers"], default=default["workers"],
         help="processes that read shards; 0: a thread")  # fmt: skip
     g.add_argument("--device", type=_types.device, default=default["device"],
         help="auto, cpu, cuda, cuda:1")  # fmt: skip

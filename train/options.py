@@ -5,11 +5,13 @@ Must not know how any of it is used.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from math import inf, isfinite
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omni.errors import OmniError
-from omni.formats.run_files import TrainConfig
+from train.bounds import SEED, Bounds, whole
+
+if TYPE_CHECKING:  # brings pydantic, which --help needs not
+    from omni.formats.run_files import TrainConfig
 
 # A resumed run may differ from its first start in these: none of them changes the recipe.
 FREE = frozenset(
@@ -20,33 +22,16 @@ FREE = frozenset(
 )  # fmt: skip
 
 
-class Bounds(NamedTuple):
-    """Of a number; `above` and `below` leave the bound itself out."""
-
-    least: float = 0
-    most: float = inf
-    above: float = -inf
-    below: float = inf
-
-    def hold(self, value: float) -> bool:
-        """Whether it is finite and within."""
-        inside = self.least <= value <= self.most and self.above < value < self.below
-        return isfinite(value) and inside
-
-    def __str__(self) -> str:
-        parts = [f"above {self.above:g}" if self.above >= self.least else f"{self.least:g} or more"]
-        parts += [f"at most {self.most:g}"] if isfinite(self.most) else []
-        parts += [f"below {self.below:g}"] if isfinite(self.below) else []
-        return ", ".join(parts)
-
-
-WHOLE, ONE_UP, POSITIVE, SHARE = Bounds(), Bounds(1), Bounds(above=0), Bounds(below=1)
+_COUNT, _ONE_UP, _POSITIVE = whole(), whole(1), Bounds(above=0)
+_SIZE, _SHARE = Bounds(), Bounds(below=1)
+# Of every number here; the command line takes its own from this table.
 BOUNDS: dict[str, Bounds] = {
-    "weights": POSITIVE, "stack": ONE_UP, "hidden": ONE_UP, "steps": WHOLE, "batch_size": ONE_UP,
-    "batch_frames": WHOLE, "micro_batch_size": WHOLE, "buffer": ONE_UP, "lr": Bounds(most=1000, above=0),
-    "warmup": WHOLE, "clip": POSITIVE, "ctc_weight": WHOLE, "noise": WHOLE, "gain": WHOLE,
-    "mask": SHARE, "stretch": SHARE, "seed": Bounds(most=2**63 - 1), "eval_every": WHOLE,
-    "save_every": WHOLE, "eval_limit": WHOLE, "decode_limit": WHOLE, "workers": WHOLE,
+    "weights": Bounds(above=0, most=1000), "stack": whole(1, 1500), "hidden": whole(1, 65_536),
+    "steps": _COUNT, "batch_size": _ONE_UP, "batch_frames": _COUNT, "micro_batch_size": _COUNT,
+    "buffer": _ONE_UP, "lr": Bounds(above=0, most=1000), "warmup": _COUNT, "clip": _POSITIVE,
+    "ctc_weight": _SIZE, "noise": _SIZE, "gain": _SIZE, "mask": _SHARE, "stretch": _SHARE,
+    "seed": SEED, "eval_every": _COUNT, "save_every": _COUNT, "eval_limit": _COUNT,
+    "decode_limit": _COUNT, "workers": whole(0, 1024),
 }  # fmt: skip
 
 
@@ -103,12 +88,12 @@ class TrainOptions:
             for number in value if isinstance(value, tuple) else (value,):
                 if not bounds.hold(number):
                     option = f"--{name.replace('_', '-')}"
-                    raise OmniError(f"{number} is out of range", option, f"give {bounds}")
+                    raise OmniError(f"{number!r} is not {bounds}", option)
 
-    def to_json(self) -> TrainConfig:
+    def to_json(self) -> "TrainConfig":
         """All of them, as JSON holds them (tuples as lists)."""
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return cast(TrainConfig, values)  # which names those that others read
+        return cast("TrainConfig", values)  # which names those that others read
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """`name: theirs, now mine` for each option that a resumed run may not change. What a run

@@ -6,6 +6,7 @@ nothing loaded, nothing written.
 
 import sys
 from argparse import ArgumentTypeError
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli import _types
+from omni.errors import OmniError
+from train.options import BOUNDS, TrainOptions
 
 SHAPES = ("-1", "nan", "1.5", "many")  # no whole number of at least 0
 BAD = [
@@ -171,6 +174,69 @@ def test_whole_takes_what_lies_between_and_nothing_else(least: int, width: int, 
     else:
         with pytest.raises(ArgumentTypeError, match="whole number"):
             parse(str(value))
+
+
+@pytest.mark.parametrize("name", sorted(BOUNDS))
+@given(value=st.floats() | st.integers(-3, 3) | st.integers(0, 2**40).map(float))
+def test_a_command_and_the_library_refuse_the_same(name: str, value: float) -> None:
+    text = repr(int(value) if value == value // 1 and abs(value) < inf else value)
+    option = f"--{name.replace('_', '-')}"
+    try:
+        args = parser_of("omni-train-projector").parse_args([f"{option}={text}"])
+    except SystemExit:
+        with pytest.raises(OmniError, match=r"is not a (whole|finite) number") as caught:
+            TrainOptions(**{name: (value,) if name == "weights" else value})
+        assert caught.value.where == option
+        return
+    parsed = getattr(args, name)
+    TrainOptions(**{name: tuple(parsed) if isinstance(parsed, list) else parsed})
+
+
+def test_a_refusal_is_worded_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in (("stack", 2000), ("lr", 0.0), ("mask", 1.0), ("seed", -1)):
+        option = f"--{name}"
+        with pytest.raises(SystemExit):
+            parser_of("omni-train-projector").parse_args([option, str(value)])
+        with pytest.raises(OmniError) as caught:
+            TrainOptions(**{name: value})
+        assert str(BOUNDS[name]) in capsys.readouterr().err
+        assert str(BOUNDS[name]) in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["--transcripts", "--root", "--out", "--encoder", "--json"])
+@pytest.mark.parametrize("value", ["a\0b", "\0", "t.csv\0"])
+def test_a_zero_byte_is_refused(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        module_of("omni-extract").main([option, value])
+    assert ended.value.code == 2
+    assert "zero byte" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [
+        ("omni-extract", ["--split", "smoke", "--device", "cuda:99"]),
+        ("omni-extract", ["--split", "x", "--manifest", "nowhere.parquet"]),
+        ("omni-smoke", ["--device", "cuda:99"]),
+        ("omni-train-projector", ["--shards", "nowhere"]),
+        ("omni-lm", ["inspect", "./nowhere"]),
+        ("omni-eval", ["--device", "cuda:99"]),
+    ],
+)
+def test_what_this_machine_lacks_is_no_wrong_usage(
+    command: str,
+    args: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Status 2 is for what is wrong on every machine, told by the words alone. A device, a file or a
+    model that is not here is status 1: the same command may be right elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    assert module_of(command).main(args) == 1
+    assert "error: " in capsys.readouterr().err
 
 
 @given(st.text())
