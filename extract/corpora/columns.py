@@ -69,6 +69,10 @@ class Entry:
     channel: str = ""  # of a recording with several
     id: str = ""  # "": by the file's name
     split: str = ""  # that the table puts it in, if it holds several
+    column: str = "audio"  # that `audio` stands in
+    others: tuple[
+        tuple[str, str], ...
+    ] = ()  # (column, name) of more that name a file, in other words
 
 
 def is_wanted(name: str) -> bool:
@@ -93,7 +97,7 @@ def entries_of(table: Table) -> list[Entry]:
 
 
 def _entry(row: Row, path: Path) -> Entry:
-    audio = _audio(row, path)
+    column, audio = _audio(row, path)
     start, end, duration = _span(row, path)
     text = _first(row, TEXT, path)
     fault = "" if is_utf8(text) else "the text holds half a character"
@@ -103,6 +107,8 @@ def _entry(row: Row, path: Path) -> Entry:
         number=row.number,
         audio=audio,
         transcript=Transcript("" if fault else text, fault),
+        column=column,
+        others=_others(row, column, audio),
         speaker=_first(row, SPEAKER, path),
         sex="F" if sex in _FEMALE else "M" if sex in _MALE else "",
         start=start,
@@ -114,7 +120,8 @@ def _entry(row: Row, path: Path) -> Entry:
     )
 
 
-def _audio(row: Row, path: Path) -> str:
+def _audio(row: Row, path: Path) -> tuple[str, str]:
+    """(column, name of the file)."""
     name = next((n for n in AUDIO if row.values.get(n) not in (None, "")), "")
     value = row.values.get(name)
     if isinstance(value, dict):
@@ -127,7 +134,19 @@ def _audio(row: Row, path: Path) -> str:
         raise OmniError(f"row {row.number} names no audio file", str(path))
     if "\0" in text or len(text) > 4096:
         raise OmniError(f"row {row.number}, column {name}: no file's name", str(path))
-    return text
+    return name, text
+
+
+def _others(row: Row, column: str, audio: str) -> tuple[tuple[str, str], ...]:
+    """(column, name) of the other columns that could have named the file, where they name one."""
+    found = []
+    for name in AUDIO:
+        value = row.values.get(name)
+        value = value.get("path") if isinstance(value, dict) else value
+        text = value.strip() if isinstance(value, str) else ""
+        if name != column and text not in ("", audio) and not text.isdecimal():  # a count
+            found.append((name, text))
+    return tuple(found)
 
 
 def _first(row: Row, names: Iterable[str], path: Path) -> str:

@@ -42,11 +42,13 @@ def listed_pieces(entries: list[Entry], tree: Tree, table: Path) -> Listed:
     milliseconds behind it where the row is a piece: `talks/meeting-0001000-0002500`.
 
     Raises:
-        OmniError: no row's file is in the folder; two rows with one piece of a file and other words;
+        OmniError: no row's file is in the folder; a row whose columns name two files; two rows with one piece of a file and other words;
             two files of one id; a channel of a recording that has several. The rows are named.
     """
     finder = _Finder(tree, table)
     found = [(entry, finder.find(entry.audio)) for entry in entries]
+    for entry, fits in found:
+        _refuse_other_files(entry, fits, finder, table)
     if not any(fits for _, fits in found):
         have = shown(tree.audio[0].relative_to(tree.folder).as_posix())
         what = f"the table names no file of the folder; row 1 has {shown(entries[0].audio)[:200]!r}"
@@ -160,6 +162,30 @@ def _piece(entry: Entry, path: Path, header: Header, tree: Tree, table: Path) ->
         utterance_id, path, Transcript("", fault) if fault else entry.transcript,
         speaker=entry.speaker, sex=entry.sex, start=start, length=end - start if end is not None else 0.0,
     )  # fmt: skip
+
+
+def _refuse_other_files(entry: Entry, fits: tuple[Path, ...], finder: _Finder, table: Path) -> None:
+    """Refuse a row whose columns name different files. A path of the machine that the table comes from
+    is the same file if its name is.
+
+    Raises:
+        OmniError: it does.
+    """
+    for column, name in entry.others:
+        others = finder.find(name) if "\0" not in name else ()
+        if others == fits if others and fits else _stem(name) == _stem(entry.audio):
+            continue
+        what = (
+            f"row {entry.number}: column {entry.column} names {shown(entry.audio)[:100]}, column "
+            f"{column} {shown(name)[:100]}"
+        )
+        raise OmniError(what, str(table), "keep the one that is meant")
+
+
+def _stem(name: str) -> str:
+    """What a file is called, whatever its folder and its format."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return same_name(os.path.splitext(last)[0])
 
 
 def _missing(entry: Entry, fits: Sequence[Path], tree: Tree) -> Piece:

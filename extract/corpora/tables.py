@@ -9,7 +9,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -63,6 +64,8 @@ def read_table(path: Path, wanted: Wanted) -> Table:
     }  # fmt: skip
     if kind not in readers:
         raise OmniError(f"transcripts in a {kind or 'suffixless'} file", str(path), f"use {KINDS}")
+    if "\0" in str(path):
+        raise OmniError("no file's name: it holds a zero byte", ascii(str(path)))
     if path.exists() and not path.is_file():  # a pipe may never end, and is read only once
         raise OmniError("the transcripts are no regular file", str(path), "write them to a file")
     try:
@@ -191,6 +194,10 @@ def _of_objects(path: Path, objects: Iterable[tuple[int, Any]], wanted: Wanted) 
         columns = columns or tuple(found)
         kept = [name for name in found if wanted(fold(name))]
         _require_unique([fold(name) for name in kept], path)
+        twice = [*_Doubled.keys_of(found, kept)]
+        if twice:
+            what = f"row {number} has the key {twice[0][:40]} twice"
+            raise OmniError(what, str(path), "which of the two values is meant? Leave one out")
         rows.append(Row(number, {fold(name): found[name] for name in kept}))
     return Table(path, columns, rows)
 
@@ -225,11 +232,44 @@ def _objects_of_array(text: str, path: Path) -> Iterator[tuple[int, Any]]:
 def _parse(text: str, number: int, path: Path) -> Any:
     """One JSON value, its numbers as they are written."""
     try:
-        return json.loads(text, parse_int=str, parse_float=str)
+        return json.loads(
+            text, parse_int=str, parse_float=str, object_pairs_hook=_Doubled.if_doubled
+        )
     except RecursionError as error:
         raise OmniError(f"row {number} is nested too deep", str(path)) from error
     except ValueError as error:
         raise OmniError(f"row {number} is no JSON", str(path), f"{error}"[:200]) from error
+
+
+class _Doubled(dict[str, Any]):
+    """A JSON object that holds keys twice; of others nothing has to be remembered."""
+
+    __slots__ = ("twice",)
+    twice: list[str]
+
+    @classmethod
+    def if_doubled(cls, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """The object of these pairs."""
+        plain = dict(pairs)
+        if len(plain) == len(pairs):
+            return plain
+        found = cls(plain)
+        counts = Counter(name for name, _ in pairs)
+        found.twice = [name for name, count in counts.items() if count > 1]
+        return found
+
+    @classmethod
+    def keys_of(cls, value: Any, kept: Sequence[str] | None = None) -> Iterator[str]:
+        """Keys that stand twice in an object or below it; of its own only those that are kept."""
+        if isinstance(value, cls):
+            yield from (name for name in value.twice if kept is None or name in kept)
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                if kept is None or name in kept:
+                    yield from cls.keys_of(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from cls.keys_of(inner)
 
 
 def _read_parquet(path: Path, wanted: Wanted) -> Table:

@@ -146,6 +146,42 @@ def test_a_table_is_a_selection(tmp_path: Path, capsys) -> None:
     assert len(listing(corpus, five)) == 5
 
 
+OTHER = [
+    {"audio": "u0.wav", "path": "u1.wav"},
+    {"path": "u0", "audio": {"path": "u1.wav", "bytes": None}},
+    {"audio_filepath": "u0.wav", "wav": "sub/u0.wav"},
+    {"audio": "u0.wav", "file": "/on/another/machine/u1.wav"},
+    {"audio": "/on/another/machine/u1.wav", "file_name": "u0.wav"},
+]
+SAME = [
+    {"audio": "u0.wav", "path": "u0.wav"},
+    {"audio": "u0.wav", "path": "./u0"},
+    {"audio": {"path": "u0.wav"}, "file": "/on/another/machine/u0.flac"},
+    {"audio": "u0.wav", "path": "", "file": None, "wav": 17},
+    {"audio": "u0.wav", "path": "C:\\\\data\\\\u0.mp3"},
+    {"audio": "sub/v.wav", "file_name": "v"},
+]
+
+
+@pytest.mark.parametrize("columns", OTHER)
+def test_columns_that_name_two_files_are_refused(tmp_path: Path, columns: dict) -> None:
+    corpus = recordings(tmp_path / "c", "u0.wav", "u1.wav", "sub/u0.wav", "sub/v.wav")
+    rows = [{"audio": "u1.wav", "text": "b"}, {**columns, "text": "a"}]
+    with pytest.raises(OmniError, match="row 2: column ") as caught:
+        listing(corpus, write_jsonl(tmp_path / "t.jsonl", rows))
+    assert all(f"column {name} names " in str(caught.value) or f"column {name} " in str(caught.value)
+               for name in columns)  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", SAME)
+def test_columns_that_name_one_file_in_two_ways_are_fine(tmp_path: Path, columns: dict) -> None:
+    corpus = recordings(tmp_path / "c", "u0.wav", "u1.wav", "sub/v.wav")
+    (text,) = listing(
+        corpus, write_jsonl(tmp_path / "t.jsonl", [{**columns, "text": "a"}])
+    ).values()
+    assert text == "a"
+
+
 def test_one_id_of_two_files_is_refused_where_the_table_names_both(tmp_path: Path) -> None:
     corpus = recordings(tmp_path / "c", "u0.wav", "u0.flac")
     rows = [{"audio": "u0.wav", "text": "a"}, {"audio": "u0.flac", "text": "b"}]

@@ -197,3 +197,41 @@ def test_foreign_columns_can_not_matter(foreign: dict[str, Any]) -> None:
         record(Path(folder) / "a.wav")
         rows = [{**foreign, "audio": "a.wav", "text": "words"}]
         assert listing(Path(folder), write_jsonl(Path(folder) / "t.jsonl", rows)) == {"a": "words"}
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('{"audio": "u0.wav", "text": "a", "text": "b"}', "text"),
+        ('{"audio": "u0.wav", "text": "a", "text": "a"}', "text"),
+        ('{"audio": "u0.wav", "audio": "u1.wav", "text": "a"}', "audio"),
+        ('{"audio": "u0.wav", "text": "a", "speaker": "x", "speaker": "y"}', "speaker"),
+        ('{"audio": {"path": "u0.wav", "path": "u1.wav"}, "text": "a"}', "path"),
+        ('{"audio": "u0.wav", "start": 0, "start": 0.2, "end": 0.3, "text": "a"}', "start"),
+    ],
+)
+@pytest.mark.parametrize("array", [False, True])
+def test_a_key_that_stands_twice_is_refused(
+    corpus: Path, tmp_path: Path, line: str, key: str, array: bool
+) -> None:
+    first = '{"audio": "u1.wav", "text": "c"}'
+    table = tmp_path / "t.json"
+    table.write_text(f"[{first}, {line}]" if array else f"{first}\n{line}\n")
+    with pytest.raises(OmniError, match=rf"row 2 has the key {key} twice") as caught:
+        listing(corpus, table)
+    assert str(table) in str(caught.value)
+
+
+def test_a_column_that_nobody_asks_for_may_stand_twice(corpus: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text(
+        '{"audio": "u0.wav", "text": "a", "tag": 1, "tag": 2, "m": {"x": 1, "x": 2}}\n'
+    )
+    assert listing(corpus, table) == {"u0": "a"}
+
+
+@pytest.mark.parametrize("name", ["a\0.csv", "\0", "a\0b/t.jsonl", "t.parquet\0"])
+def test_a_table_s_name_with_a_zero_byte_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OmniError) as caught:
+        read_table(tmp_path / name, lambda _: True)
+    assert "\n" not in str(caught.value)
