@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from extract.corpora.librispeech import PUBLISHED, canonical_split
 from omni.errors import OmniError
+from omni.formats.stores import Pace, TooSlowError
 
 MIRRORS = (
     "https://www.openslr.org/resources",
@@ -135,7 +136,7 @@ def unpack(archive: Path, root: Path, split: str) -> None:
 
 
 def _download_from(url: str, part: Path, pause_seconds: float) -> None:
-    """One mirror, until the file is complete or nothing new has come TRIES_A_MIRROR times."""
+    """One mirror, until the file is complete, nothing new has come TRIES_A_MIRROR times, or too little."""
     tries = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -148,6 +149,8 @@ def _download_from(url: str, part: Path, pause_seconds: float) -> None:
             if error.code < 500:
                 raise
             problem: Exception = error
+        except TooSlowError:  # it brings something each time, and would go on for days
+            raise
         except (OSError, http.client.HTTPException) as error:
             problem = error
         after = part.stat().st_size if part.exists() else 0
@@ -187,11 +190,13 @@ def _continue_download(url: str, part: Path, start: int) -> None:
                 disable=None,
             ) as bar,
         ):
-            received = 0
-            while block := response.read(_BLOCK):
+            received, pace, began = 0, Pace(), time.monotonic()
+            while block := response.read1(_BLOCK):  # what is there: a whole block may never be
+                pace.took(time.monotonic() - began, len(block))
                 file.write(block)
                 received += len(block)
                 bar.update(len(block))
+                began = time.monotonic()
         if length is not None and received < length:
             raise OSError(f"connection lost after {received} of {length} bytes")
 

@@ -11,6 +11,7 @@ import os
 import queue
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,8 +19,40 @@ from typing import Any, TypeVar, cast
 from omni.errors import OmniError
 
 T = TypeVar("T")
+_ELSEWHERE = "try again later, or copy the shards to this machine"
 STALL_SECONDS = 60.0  # for an answer, or for the next CHUNK bytes: 17 kB/s are needed
 CHUNK = 1 << 20  # bytes asked of a store at once
+# Of what is waited for, not of what is read: a shard may stay open while a step is made. A day would
+# bring 350 MB; a phone's line brings fifty times as much.
+LEAST_RATE = 4096  # bytes a second, on the mean of each
+PATIENCE_SECONDS = 300.0
+
+
+class Pace:
+    """Gives up on what comes too slowly, though something comes all the time."""
+
+    def __init__(self) -> None:
+        self._seconds, self._bytes = 0.0, 0
+
+    def took(self, seconds: float, n_bytes: int) -> None:
+        """`n_bytes` came after a wait of so long.
+
+        Raises:
+            TooSlowError: less than LEAST_RATE in the last PATIENCE_SECONDS of waiting.
+        """
+        self._seconds += seconds
+        self._bytes += n_bytes
+        if self._seconds >= PATIENCE_SECONDS:
+            if self._bytes < LEAST_RATE * self._seconds:
+                raise TooSlowError(
+                    f"too slow: {self._bytes:,} bytes in {self._seconds:.0f} s, "
+                    f"{LEAST_RATE:,} a second are needed"
+                )
+            self._seconds, self._bytes = 0.0, 0
+
+
+class TooSlowError(OSError):
+    """What was asked for comes, and would not be there in any time worth waiting."""
 
 
 def ask(path: Path, question: Callable[[Path], T], mend: str = "") -> T:
@@ -74,7 +107,7 @@ def opened(path: Path, mend: str = "", ahead: int | None = None) -> Iterator[io.
 
     Raises:
         OmniError: not there, a folder, a pipe or a device, no permission, unreadable; a store that
-            gives no answer, or nothing for STALL_SECONDS.
+            gives no answer, nothing for STALL_SECONDS, or less than LEAST_RATE for PATIENCE_SECONDS.
     """
     if _is_local(path):
         with _told(path, mend):
@@ -118,6 +151,7 @@ class _Patient(io.RawIOBase):
     def __init__(self, file: Any, path: Path) -> None:
         self._file, self._path = file, path
         self._given_up = False
+        self._pace = Pace()
 
     def readable(self) -> bool:
         return True
@@ -133,8 +167,14 @@ class _Patient(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         wanted = min(len(buffer), CHUNK)
+        began = time.monotonic()
         try:
             data = _patient(lambda: self._file.read(wanted), self._path)
+            if data:  # the end is no pace
+                self._pace.took(time.monotonic() - began, len(data))
+        except TooSlowError as error:
+            self._given_up = True
+            raise OmniError(f"the store is {error}", str(self._path), _ELSEWHERE) from error
         except OmniError:
             self._given_up = True
             raise
@@ -173,7 +213,7 @@ def _patient(work: Callable[[], T], path: Path) -> T:
         raise OmniError(
             f"the store stalls: too little came in {STALL_SECONDS:g} s",
             str(path),
-            "try again later, or copy the shards to this machine",
+            _ELSEWHERE,
         ) from None
     if error is not None:
         raise error

@@ -3,10 +3,12 @@
 .venv/bin/python -m pytest tests/extract/test_download.py
 """
 
+import contextlib
 import hashlib
 import io
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +21,7 @@ from extract.corpora import hub, openslr
 from extract.corpora.choose import Source, fetch, find_manifests
 from extract.corpora.librispeech import PUBLISHED, librispeech_manifest
 from omni.errors import OmniError
+from omni.formats import stores
 
 
 class Server:
@@ -30,6 +33,7 @@ class Server:
         self.drops = 0
         self.drop_after = 0
         self.broken = False
+        self.drip = 0.0  # seconds between two bytes
         self.asked: list[str | None] = []
         server = self
 
@@ -65,6 +69,12 @@ class Server:
         if self.drops:
             self.drops -= 1
             body = body[: self.drop_after]
+        if self.drip:
+            with contextlib.suppress(OSError):  # whoever asked has gone
+                for i in range(len(body)):
+                    request.wfile.write(body[i : i + 1])
+                    time.sleep(self.drip)
+            return
         request.wfile.write(body)
         request.close_connection = True
 
@@ -160,6 +170,23 @@ def test_no_mirror_that_delivers_is_told_with_each_reason(
             "dev-clean", tmp_path, [server.url, "http://127.0.0.1:1"], pause_seconds=0
         )
     assert not (tmp_path / "LibriSpeech").exists()
+
+
+def test_a_mirror_that_drips_is_left_for_the_next(
+    server: Server, archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "PATIENCE_SECONDS", 0.5)
+    server.data, well = archive, server.url
+    dripping = Server()
+    dripping.data, dripping.drip = archive, 0.1
+    with pytest.raises(OmniError, match=r"too slow: \d+ bytes in \d+ s") as caught:
+        openslr.fetch_split("dev-clean", tmp_path / "a", [dripping.url], pause_seconds=0)
+    assert "\n" not in str(caught.value)
+    assert len(dripping.asked) == 1
+    found = openslr.fetch_split("dev-clean", tmp_path / "b", [dripping.url, well], pause_seconds=0)
+    assert (found / "LibriSpeech/dev-clean").is_dir()
+    dripping.http.shutdown()
+    dripping.http.server_close()
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil-of-omni", "LibriSpeech/../../evil"])

@@ -3,6 +3,7 @@
 .venv/bin/python -m pytest tests/omni/formats/test_bad_stores.py
 """
 
+import io
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,66 @@ def test_a_store_that_does_not_list_is_told(folder: Path, how: str, pattern: str
 def test_the_trainer_s_stream_ends_too(folder: Path) -> None:
     with misbehaving(folder, "drips", ".tar") as url, pytest.raises(OmniError, match="stalls"):
         READERS["stream"](UPath(f"{url}/train-x"))
+
+
+class Slow(io.RawIOBase):
+    """A store's file: a few bytes at each question, each after a while of a clock of its own."""
+
+    def __init__(self, clock: list[float], seconds: float, n_bytes: int, size: int) -> None:
+        self.clock, self.seconds, self.n_bytes, self.left = clock, seconds, n_bytes, size
+
+    def seekable(self) -> bool:
+        return False
+
+    def read(self, size: int = -1) -> bytes:
+        self.clock[0] += self.seconds
+        n = min(self.n_bytes, self.left, size)
+        self.left -= n
+        return bytes(n)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n_bytes", "ends"),
+    [(59, 1, False), (1, 512, False), (0.4, 800, False), (59, 1 << 18, True), (1, 8192, True)],
+)
+def test_a_store_that_drips_for_ever_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, n_bytes: int, ends: bool
+) -> None:
+    """None of them stalls: something comes within a minute, each time."""
+    clock = [0.0]
+    size = 1000 * n_bytes
+    monkeypatch.setattr(stores.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        stores, "_open_remote", lambda path, ahead: Slow(clock, seconds, n_bytes, size)
+    )
+    monkeypatch.setattr(stores, "_patient", lambda work, path: work())
+    if ends:
+        assert len(read_bytes(UPath("memory://bucket/x"), size)) == size
+        return
+    with pytest.raises(OmniError, match=r"the store is too slow: .* bytes in .* s") as caught:
+        read_bytes(UPath("memory://bucket/x"), size)
+    assert "memory://bucket/x" in caught.value.where
+    assert clock[0] < 2 * stores.PATIENCE_SECONDS
+
+
+def test_a_fast_start_does_not_buy_a_day() -> None:
+    pace = stores.Pace()
+    pace.took(1.0, 1 << 30)
+    for _ in range(4):
+        pace.took(59.0, 1)
+    pace.took(63.0, 1)  # the first window ends, with what came at its start
+    for _ in range(5):
+        pace.took(59.0, 1)
+    with pytest.raises(stores.TooSlowError):
+        pace.took(59.0, 1)
+
+
+def test_a_dripping_server_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "STALL_SECONDS", 30.0)
+    monkeypatch.setattr(stores, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(stores, "CHUNK", 2)  # so that each question is answered in time
+    with misbehaving(folder, "drips", ".tar") as url, pytest.raises(OmniError, match="too slow"):
+        READERS["reader"](UPath(f"{url}/train-x"))
 
 
 def raiser(error: Exception) -> Callable[[Any], Any]:
