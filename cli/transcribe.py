@@ -2,11 +2,13 @@
 
 import argparse
 import contextlib
+import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cli import _types
 from cli._common import make_parser, run
@@ -14,6 +16,8 @@ from omni.encoder import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from omni.transcriber import Transcript
 
 DESCRIPTION = """\
 Write down what the LM of a trained run hears.
@@ -68,14 +72,15 @@ def build_parser() -> argparse.ArgumentParser:
 def command(args: argparse.Namespace) -> int:
     """Load the run, transcribe the files that can be read, and print a line for each."""
     from omni.device import pick_device
-    from omni.errors import printable
     from omni.evaluation.decode import Sampling
     from omni.runs import load_run, newest_run
     from omni.transcriber import load_transcriber
 
-    waves, failed = read_files(args.files)
-    heard = {}
-    if waves:
+    turns: deque[Turn] = deque()
+    waves = read_files(args.files, turns)
+    first = next(waves, None)  # what can't be read needs no models
+    failed = 0
+    if first is not None:
         # Standard output is for transcripts alone.
         with contextlib.redirect_stdout(sys.stderr):
             trained = load_run(args.run) if args.run else newest_run(args.runs)
@@ -84,34 +89,62 @@ def command(args: argparse.Namespace) -> int:
                 trained, args.checkpoint, args.lm, args.encoder, pick_device(args.device)
             )
         sampling = Sampling(args.temperature, args.top_k, args.seed)
-        texts = transcriber(
-            list(waves.values()), args.chunk_seconds, args.max_new, sampling, args.batch_size
-        )
-        heard = dict(zip(waves, texts, strict=True))
-    for i, file in enumerate(args.files):
-        if args.json:
-            result = asdict(heard[i]) if i in heard else {"error": failed[i]}
-            print(json.dumps({"file": file, **result}, ensure_ascii=False))
-        elif i in heard:
-            text = heard[i].text if len(args.files) == 1 else f"{file}: {heard[i].text}"
-            print(printable(text))
-        if i in failed:
-            print(printable(f"error: {failed[i]}"), file=sys.stderr)
+        waves = itertools.chain([first], waves)
+        del first  # an hour of samples
+        for heard in transcriber.stream(
+            waves, args.chunk_seconds, args.max_new, sampling, args.batch_size
+        ):
+            failed += _say_failures(args, turns)
+            _say(args, turns.popleft().file, heard)
+    failed += _say_failures(args, turns)
     return 1 if failed else 0
 
 
-def read_files(files: Sequence[str]) -> tuple[dict[int, "np.ndarray"], dict[int, str]]:
-    """Waves of the files that can be read, and what is wrong with the others, by position."""
+class Turn(NamedTuple):
+    """A file whose line is due. error: why it can't be read; empty if it was."""
+
+    file: str
+    error: str
+
+
+def read_files(files: Sequence[str], turns: deque[Turn]) -> Iterator["np.ndarray"]:
+    """Waves of the files that can be read, each when it is asked for; all of them get their turn."""
     from omni.audio import load_audio
     from omni.errors import OmniError
 
-    waves, failed = {}, {}
-    for i, file in enumerate(files):
+    for file in files:
         try:
-            waves[i] = load_audio(sys.stdin.buffer.read() if file == "-" else file)
+            wave = load_audio(sys.stdin.buffer.read() if file == "-" else file)
         except OmniError as error:
-            failed[i] = str(error)
-    return waves, failed
+            turns.append(Turn(file, str(error)))
+            continue
+        turns.append(Turn(file, ""))
+        yield wave
+        del wave  # before the next is read
+
+
+def _say(args: argparse.Namespace, file: str, heard: "Transcript") -> None:
+    """A transcript's line."""
+    from omni.errors import printable
+
+    if args.json:
+        print(json.dumps({"file": file, **asdict(heard)}, ensure_ascii=False))
+    else:
+        print(printable(heard.text if len(args.files) == 1 else f"{file}: {heard.text}"))
+
+
+def _say_failures(args: argparse.Namespace, turns: deque[Turn]) -> int:
+    """Lines of the files in front that can't be read; how many."""
+    from omni.errors import printable
+
+    failed = 0
+    while turns and turns[0].error:
+        file, error = turns.popleft()
+        failed += 1
+        if args.json:
+            print(json.dumps({"file": file, "error": error}, ensure_ascii=False))
+        print(printable(f"error: {error}"), file=sys.stderr)
+    return failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:

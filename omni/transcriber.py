@@ -4,8 +4,10 @@ The row is laid out by prompt.py and the features are rounded as the shards stor
 LM hears here is what it heard in training. Must not know about files or the command line.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,6 +46,24 @@ class Transcript:
     chunks: int
 
 
+@dataclass
+class _Begun:
+    """A recording on its way. ids: tokens by piece; left: pieces that are not decoded yet."""
+
+    seconds: float
+    ids: list[list[int]]
+    n_soft: int = 0
+    left: int = 0
+
+
+class _Waiting(NamedTuple):
+    """A piece that waits for its batch to fill."""
+
+    wave: np.ndarray
+    recording: _Begun
+    place: int
+
+
 class Transcriber:
     """The three models of a run, ready to listen.
 
@@ -70,7 +90,7 @@ class Transcriber:
 
     def __call__(
         self,
-        waves: Sequence[np.ndarray],
+        waves: Iterable[np.ndarray],
         chunk_seconds: float | None = None,
         max_new: int | None = None,
         sampling: Sampling = GREEDY,
@@ -85,37 +105,68 @@ class Transcriber:
             max_new: cap on tokens for each piece; None lets it follow the piece's length.
             batch_size: pieces that are decoded together.
         """
+        return list(self.stream(waves, chunk_seconds, max_new, sampling, batch_size))
+
+    def stream(
+        self,
+        waves: Iterable[np.ndarray],
+        chunk_seconds: float | None = None,
+        max_new: int | None = None,
+        sampling: Sampling = GREEDY,
+        batch_size: int = 8,
+    ) -> Iterator[Transcript]:
+        """As a call, each transcript as soon as it is whole.
+
+        A recording is asked for when those before it no longer fill a batch, so that no more than
+        one is held, and of those before it what waits for its batch.
+        """
         limit = self.chunk_seconds if chunk_seconds is None else chunk_seconds
-        pieces = [cut_at_pauses(wave, limit) for wave in waves]
-        flat = [piece for chunks in pieces for piece in chunks]
-        # An LM that is given silence writes all the same: it is not asked.
-        silent = [is_silent(piece) for piece in flat]
-        heard = [i for i in range(len(flat)) if not silent[i]]
-        ids: list[list[int]] = [[] for _ in flat]
-        for begin in range(0, len(heard), batch_size):
-            part = heard[begin : begin + batch_size]
-            rows = decode(
-                self.lm, self.tok, self.projector, self.features([flat[i] for i in part]),
-                self.template, batch_size, max_new, sampling, self.encoder.frames_per_second,
-            )  # fmt: skip
-            for i, row in zip(part, rows, strict=True):
-                ids[i] = row
-        out, at = [], 0
-        for wave, chunks in zip(waves, pieces, strict=True):
-            mine, quiet = ids[at : at + len(chunks)], silent[at : at + len(chunks)]
-            at += len(chunks)
-            texts = [self.tok.decode(row).strip() for row in mine]
-            frames = [frame_count(len(c)) for c, q in zip(chunks, quiet, strict=True) if not q]
-            out.append(
-                Transcript(
-                    " ".join(text for text in texts if text),
-                    [i for row in mine for i in row],
-                    len(wave) / SAMPLE_RATE,
-                    sum(self.projector.output_length(n) for n in frames),
-                    len(chunks),
-                )
+        begun: deque[_Begun] = deque()
+        waiting: list[_Waiting] = []
+        for wave in waves:
+            pieces = cut_at_pauses(wave, limit)
+            recording = _Begun(len(wave) / SAMPLE_RATE, [[] for _ in pieces])
+            begun.append(recording)
+            for place, piece in enumerate(pieces):
+                # An LM that is given silence writes all the same: it is not asked.
+                if is_silent(piece):
+                    continue
+                recording.left += 1
+                recording.n_soft += self.projector.output_length(frame_count(len(piece)))
+                waiting.append(_Waiting(piece, recording, place))
+                if len(waiting) == batch_size:
+                    self._decode(waiting, max_new, sampling)
+                    waiting = []
+            # What waits must not hold on to the hour that it was cut from.
+            waiting = [w._replace(wave=w.wave.copy()) for w in waiting]
+            del wave, pieces, piece  # a piece is a view of all of it
+            yield from self._whole(begun)
+        if waiting:
+            self._decode(waiting, max_new, sampling)
+        yield from self._whole(begun)
+
+    def _decode(self, waiting: list[_Waiting], max_new: int | None, sampling: Sampling) -> None:
+        """One batch; hands each recording its tokens."""
+        rows = decode(
+            self.lm, self.tok, self.projector, self.features([w.wave for w in waiting]),
+            self.template, len(waiting), max_new, sampling, self.encoder.frames_per_second,
+        )  # fmt: skip
+        for w, row in zip(waiting, rows, strict=True):
+            w.recording.ids[w.place] = row
+            w.recording.left -= 1
+
+    def _whole(self, begun: deque[_Begun]) -> Iterator[Transcript]:
+        """Take off the recordings in front that wait for nothing."""
+        while begun and not begun[0].left:
+            done = begun.popleft()
+            texts = [self.tok.decode(row).strip() for row in done.ids]
+            yield Transcript(
+                " ".join(text for text in texts if text),
+                [i for row in done.ids for i in row],
+                done.seconds,
+                done.n_soft,
+                len(done.ids),
             )
-        return out
 
     def features(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         """float16 (T, d) or (L, T, d) of each recording, as a shard would hold them."""

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -235,6 +237,58 @@ def test_bad_audio_gives_one_line_and_the_rest_goes_on(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert "0 bytes" in lines[0]["error"]
     assert "text" in lines[1]
+
+
+class Wave(np.ndarray):
+    """Samples that can be watched."""
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
+def test_recordings_are_held_one_at_a_time(world: World, batch_size: int) -> None:
+    heard, rng = transcriber(world), np.random.default_rng(0)
+    lengths = [0.3, 2.5, 0.0, 0.4, 0.2, 1.7, 0.3]
+    waves = [rng.normal(0, 0.1, max(int(s * 16_000), 800)).astype(np.float32) for s in lengths]
+    waves[2][:] = 0  # silent
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def one_by_one() -> Iterator[np.ndarray]:
+        nonlocal most
+        for wave in waves:
+            own = wave.copy().view(Wave)
+            alive.append(weakref.ref(own))
+            most = max(most, sum(ref() is not None for ref in alive))
+            yield own
+            del own
+
+    how = {"chunk_seconds": 1.0, "max_new": 4, "batch_size": batch_size}
+    at_once = list(heard.stream(waves, **how))
+    assert list(heard.stream(one_by_one(), **how)) == at_once == heard(waves, **how)
+    assert most == 1
+    assert [text.seconds for text in at_once] == [len(wave) / 16_000 for wave in waves]
+    assert (at_once[2].text, at_once[2].n_soft) == ("", 0)
+
+
+def test_a_file_is_read_when_those_before_it_are_written_down(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What stands on standard output each time a file is read."""
+    seen = []
+
+    def load(file: str) -> np.ndarray:
+        seen.append(capsys.readouterr().out.count("\n"))
+        return load_audio(file)
+
+    monkeypatch.setattr("omni.audio.load_audio", load)
+    bad = tmp_path / "bad.wav"
+    bad.touch()
+    files = [bad, world.audio[0], bad, world.audio[1], world.audio[2]]
+    assert transcribe(listen(world, *files, "--json", "--max-new", 3, "--batch-size", 1)) == 1
+    seen.append(capsys.readouterr().out.count("\n"))
+    assert seen == [0, 0, 2, 0, 2, 1]
 
 
 def test_silence_and_what_cannot_be_read_stand_beside_the_rest(
