@@ -4,6 +4,7 @@ Must not know the model or the order of batches.
 """
 
 import re
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -155,9 +156,10 @@ def _training_shards(
         skip, line = _too_long(split, by_shard, room, training=True)
         notes += [f"{line} of training ({split.split})"] if line else []
         first = 0
-        for entry in split.shards:
+        for entry, by_place in zip(split.shards, by_shard, strict=True):
             places = [p for p in usable_places(split, entry.n_text) if first + p not in skip]
-            shards.append(Shard(str(entry.path), tuple(entry.n_frames), tuple(places), weight))
+            frames, ends = tuple(entry.n_frames), array("q", [known.end for known in by_place])
+            shards.append(Shard(str(entry.path), frames, tuple(places), weight, ends))
             first += entry.n
     if not any(shard.places for shard in shards):
         raise OmniError(

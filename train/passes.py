@@ -25,13 +25,16 @@ class Shard:
     """One shard as the plan sees it.
 
     path: the tar; n_frames: (n,) frames of each sample, in the order of the tar;
-    places: which of them take part (all but held-out speakers); weight: times it is seen a pass.
+    places: which of them take part (all but held-out speakers); weight: times it is seen a pass;
+    ends: (n,) bytes of the tar at which each sample ends, or () where nobody has looked: a reader
+    that wants a sample of it then walks it whole.
     """
 
     path: str
     n_frames: tuple[int, ...]
     places: tuple[int, ...]
     weight: float = 1.0
+    ends: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""What a run knows of its utterances before it reads any features: id, speaker, text, audio's hash.
+"""What a run knows of its utterances before it reads any features: id, speaker, text, audio's hash,
+and where in its tar each lies.
 
 One walk over the tars' metas, which seeks over the features: the same walk serves the check that
-training and evaluation are apart, the choice of what is held out, the lengths and the control with
-wrong pairs. Must not know what any of them decides.
+training and evaluation are apart, the choice of what is held out, the lengths, the control with
+wrong pairs, and the stream, which reads each sample from its place. Must not know what any of them
+decides.
 """
 
 import time
@@ -18,12 +20,14 @@ PATIENCE = 3.0  # seconds without a word
 
 
 class Known(NamedTuple):
-    """One utterance. sha256: of its 16 kHz samples, "" if unknown; text: as it is trained on."""
+    """One utterance. sha256: of its 16 kHz samples, "" if unknown; text: as it is trained on; end:
+    byte of its tar where its members end (0: not known)."""
 
     id: str
     speaker: str
     text: str
     sha256: str
+    end: int = 0
 
 
 def call_roll(
@@ -55,5 +59,5 @@ def call_roll(
 
 
 def _call(entry: ShardEntry) -> list[Known]:
-    metas = (meta for _, meta in shard_files.read_metas(entry.path))
-    return [Known(m["id"], m["speaker"], m["text_norm"], m["sha256"]) for m in metas]
+    placed = ((placed.meta, placed.end) for placed in shard_files.read_placed(entry.path))
+    return [Known(m["id"], m["speaker"], m["text_norm"], m["sha256"], end) for m, end in placed]

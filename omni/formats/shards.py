@@ -9,9 +9,10 @@ import contextlib
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from omni.formats import npy
 from omni.formats.files import locate
 from omni.formats.records import FeatureConfig, SampleMeta, Sidecar, parse_meta, read_sidecar
 from omni.formats.stores import ask, is_file, opened
-from omni.formats.tars import Member, Stream, TarError, members
+from omni.formats.tars import Member, Stream, Stretch, TarError, members
 
 FAILURES_NAME = "failures.jsonl"
 _MEMBERS = {"npy", "json", "scale.npy"}
@@ -28,6 +29,7 @@ _MAX_META = 1 << 24  # bytes of a sample's JSON: a day of speech is two megabyte
 _MAX_FEATURES = 1 << 33  # bytes of a sample's features
 _MAX_WIDTH = 1 << 16  # of a frame
 _SAFE = re.compile(r"[^A-Za-z0-9_-]")
+_AROUND = 1 << 16  # bytes that a store is asked for beyond a sample that is read alone
 _JUMP = 1 << 12  # bytes at a time where features are jumped over: a meta and the headers around it
 _SHOWN = 100  # characters of a foreign name in a message
 
@@ -39,6 +41,18 @@ class Sample:
     key: str
     meta: SampleMeta
     features: np.ndarray
+
+
+class Placed(NamedTuple):
+    """What a walk past the features tells of one utterance.
+
+    end: byte of the tar where its members end; they begin where those before it end, the first's
+    at 0.
+    """
+
+    key: str
+    meta: SampleMeta
+    end: int
 
 
 class ShardError(ValueError):
@@ -101,16 +115,66 @@ def read_metas(path: str | Path) -> Iterator[tuple[str, SampleMeta]]:
     Raises:
         OmniError: as `read_shard`, but for what only reading every byte can find.
     """
+    return ((placed.key, placed.meta) for placed in read_placed(path))
+
+
+def read_placed(path: str | Path) -> Iterator[Placed]:
+    """As `read_metas`, with where each sample ends.
+
+    Raises:
+        OmniError: as `read_metas`.
+    """
     path = locate(path)
     sidecar = _checked_sidecar(path)
-    n = 0
+    n, found = 0, dict[str, Placed]()  # of the key at hand, once its JSON was seen
     with opened(path, ahead=_JUMP) as file, _told(path):
         for place, key, suffix, member in _members(sidecar, file, file.seek):
+            if found and key not in found:
+                yield found.popitem()[1]
             if suffix == "json":
                 n += 1
-                yield key, _meta(key, _taken(member, key), place, sidecar)
+                found[key] = Placed(key, _meta(key, _taken(member, key), place, sidecar), 0)
+            if key in found:
+                found[key] = found[key]._replace(end=member.end)
+        yield from found.values()
     if n != sidecar["n"]:
         raise damaged(path, f"{n} samples, its sidecar says {sidecar['n']}")
+
+
+def read_places(
+    path: str | Path, ends: Sequence[int], places: Iterable[int]
+) -> Iterator[tuple[int, Sample]]:
+    """(place, sample) of these places of one tar, in its order, without the bytes of the others.
+
+    A store is asked for one range a sample, unless half of them or more are wanted: then for the
+    whole. Of the tar only these samples are looked at: `read_shard` tells whether all of it is well.
+
+    Args:
+        ends: as `read_placed` gives them, of all samples.
+
+    Raises:
+        OmniError: no sidecar, wrong size, or a sample that is not where it was, is damaged, not
+            finite or not what the sidecar says; names the shard, and the key where there is one.
+    """
+    path = locate(path)
+    sidecar, wanted = _checked_sidecar(path), sorted(places)
+    if len(ends) != sidecar["n"]:
+        raise damaged(path, f"{len(ends)} samples were found, its sidecar says {sidecar['n']}")
+    ahead = _AROUND if 2 * len(wanted) < len(ends) else None
+    with opened(path, ahead=ahead) as file, _told(path):
+        decode = Decoder(sidecar)
+        for place in wanted:
+            begin = ends[place - 1] if place else 0
+            file.seek(begin)
+            stretch = Stretch(file, ends[place] - begin)
+            key, parts = "", dict[str, bytearray]()
+            for _, name, suffix, member in _members(sidecar, stretch, first=place):
+                if parts and name != key:
+                    raise ShardError("is not alone in its place: the tar has changed", key)
+                key, parts[suffix] = name, _taken(member, name)
+            if stretch.left:
+                raise ShardError("ends before its place does: the tar has changed", key)
+            yield place, decode(key, parts, place)
 
 
 def same_width(path: Path, sample: Sample, width: int) -> int:
@@ -131,7 +195,7 @@ def escape_key(utterance_id: str) -> str:
 
 
 class Decoder:
-    """Members of a key to a sample, for the samples of one tar in order.
+    """Members of a key to a sample, for the samples of one tar: in order, or with their places.
 
     Raises, when called:
         ShardError: a member missing, not what its JSON or the sidecar says, or not finite.
@@ -142,8 +206,8 @@ class Decoder:
         self._place = -1
         self._width = 0  # of a frame, as the first sample has it
 
-    def __call__(self, key: str, parts: dict[str, bytearray]) -> Sample:
-        self._place += 1
+    def __call__(self, key: str, parts: dict[str, bytearray], place: int | None = None) -> Sample:
+        self._place = self._place + 1 if place is None else place
         if missing := {"npy", "json"} - parts.keys():
             raise ShardError(f"can't be decoded: it has no .{min(missing)}", key)
         meta = _meta(key, parts["json"], self._place, self._sidecar)
@@ -189,17 +253,18 @@ def groups(sidecar: Sidecar, stream: Stream) -> Iterator[tuple[str, dict[str, by
 
 
 def _members(
-    sidecar: Sidecar, stream: Stream, seek: Callable[[int], object] | None = None
+    sidecar: Sidecar, stream: Stream, seek: Callable[[int], object] | None = None, first: int = 0
 ) -> Iterator[tuple[int, str, str, Member]]:
-    """(place of the sample, key, suffix, member) of what a shard may hold, of the size it may have."""
-    place, current, seen, suffixes = -1, "", set[str](), set[str]()
+    """(place of the sample, key, suffix, member) of what a shard may hold, of the size it may have;
+    `first` is the place of the first sample in the stream."""
+    place, current, seen, suffixes = first - 1, "", set[str](), set[str]()
     try:
         for member in members(stream, sidecar["bytes"], seek):
             key, _, suffix = member.name.partition(".")
             if suffix not in _MEMBERS:
                 what = f"has a member .{suffix[:_SHOWN]}, which no shard holds: not decoded"
                 raise ShardError(what, key[:_SHOWN])
-            if key != current or place < 0:
+            if key != current or place < first:
                 place, current, suffixes = place + 1, key, set()
                 if key in seen:
                     raise ShardError("is there twice", key)

@@ -23,11 +23,34 @@ class Stream(Protocol):
 
 
 class Member(NamedTuple):
-    """A file in a tar: `read` gives its `size` bytes, once, before the next member is asked for."""
+    """A file in a tar: `read` gives its `size` bytes, once, before the next member is asked for.
+    `end`: where the next one's headers begin, in bytes from the tar's start."""
 
     name: str
     size: int
     read: Callable[[], bytearray]
+    end: int
+
+
+class Stretch:
+    """Whole members out of the middle of a tar, as a tar of their own: its end mark is made up.
+
+    Args:
+        stream: stands at the headers of the first of them.
+        size: bytes of them all.
+    """
+
+    def __init__(self, stream: Stream, size: int) -> None:
+        self._stream, self.left = stream, size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer; zeros once the members are read. `left`: bytes before that."""
+        if not self.left:
+            buffer[:] = bytes(len(buffer))
+            return len(buffer)
+        n = self._stream.readinto(buffer[: self.left])
+        self.left -= n
+        return n
 
 
 class TarError(ValueError):
@@ -66,7 +89,7 @@ def members(
             at += size
         else:
             state = _Body(stream, size)
-            yield Member(long.get("path", info.name), size, state.read)
+            yield Member(long.get("path", info.name), size, state.read, end)
             at += state.taken
             long = {}
         if seek is not None and end > at:
