@@ -30,6 +30,15 @@ def within(bounds: Bounds) -> Callable[[str], float]:
     return parse
 
 
+def auto_or(parse: Callable[[str], float]) -> Callable[[str], float | None]:
+    """What `parse` takes, or the word auto: None."""
+
+    def choose(text: str) -> float | None:
+        return None if text == "auto" else parse(text)
+
+    return choose
+
+
 def whole(least: int = 0, most: int = LARGEST) -> Callable[[str], float]:
     """A whole number from `least` to `most`."""
     return within(Bounds(least, most, whole=True))

@@ -121,8 +121,9 @@ def _add_output_and_speed(
         help="compute the LM's layers twice instead of keeping them: less memory, same result")  # fmt: skip
     g.add_argument("--compile", action="store_true",
         help="torch.compile the LM's layers: a minute at the start, then faster steps on a GPU")  # fmt: skip
-    g.add_argument("--workers", type=kind["workers"], default=default["workers"],
-        help="processes that read shards; 0: a thread")  # fmt: skip
+    g.add_argument("--workers", type=_types.auto_or(kind["workers"]), default="auto",
+        help="processes that read shards; 0: a thread; auto: 0 on a CPU; beside a GPU one for each core of the "
+        "rank's share but one, at most 8 and as many as /dev/shm has room for. Same result")  # fmt: skip
     g.add_argument("--device", type=_types.device, default=default["device"],
         help="auto, cpu, cuda, cuda:1")  # fmt: skip
 

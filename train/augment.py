@@ -1,13 +1,35 @@
 """Changes to Whisper frames in training that help with a voice never heard. Pure numpy.
 
+Called, an `Augmentation` changes frames on the host. `draw` decides no more than what chance decides
+and leaves the frames to `draws.py`, which changes a batch of them on a device.
+
 Must not know the stream or the model: a function of frames and a generator.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from omni.errors import OmniError
+
+
+class Drawn(NamedTuple):
+    """What chance decides for one utterance.
+
+    n_in, n_out: frames before and after stretching. gains: factor less one and offset of each
+    channel, (2, 1, d) or (2, L, 1, d) float32, or None. spans: (begin, end) of frames set to zero.
+    noise: its standard deviation, in shares of each channel's own; seed: of its generator, 0 to
+    2**63 - 1.
+    """
+
+    n_in: int
+    n_out: int
+    gains: np.ndarray | None
+    spans: tuple[tuple[int, int], ...]
+    noise: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -48,24 +70,45 @@ class Augmentation:
         if self.noise:
             x += rng.standard_normal(x.shape, dtype=np.float32) * (self.noise * spread)
         if self.mask:
-            _mask(x, self.mask, rng)
+            for begin, end in _spans(x.shape[-2], self.mask, rng):
+                x[..., begin:end, :] = 0
         return x.astype(frames.dtype)
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Drawn:
+        """What chance decides for frames of this shape; the noise itself is not drawn: it is as
+        large as the frames, and 99 % of the time that a call takes."""
+        n_in = n_out = shape[-2]
+        if self.stretch:
+            n_out = _stretched(n_in, 1 + rng.uniform(-self.stretch, self.stretch))
+        gains = None
+        if self.gain:
+            each = (2, *shape[:-2], 1, shape[-1])
+            gains = rng.normal(0, self.gain, each).astype(np.float32)
+        seed = int(rng.integers(2**63)) if self.noise else 0
+        spans = tuple(_spans(n_out, self.mask, rng)) if self.mask else ()
+        return Drawn(n_in, n_out, gains, spans, self.noise, seed)
+
+
+def _stretched(frames: int, rate: float) -> int:
+    """Frames after stretching, at least one."""
+    return max(round(frames * rate), 1)
 
 
 def _stretch(x: np.ndarray, rate: float) -> np.ndarray:
     """(..., T, d) to (..., round(T * rate), d), at least one frame."""
     T = x.shape[-2]
-    at = np.linspace(0, T - 1, max(round(T * rate), 1), dtype=np.float32)
+    at = np.linspace(0, T - 1, _stretched(T, rate), dtype=np.float32)
     low = np.floor(at).astype(int)
     high = np.minimum(low + 1, T - 1)
     share = (at - low)[:, None]
     return x[..., low, :] * (1 - share) + x[..., high, :] * share
 
 
-def _mask(x: np.ndarray, share: float, rng: np.random.Generator, span: int = 8) -> None:
-    """Zero spans in place until about `share` of the frames are hit."""
-    T = x.shape[-2]
-    for _ in range(round(T * share / (span / 2))):
-        width = int(rng.integers(1, span))
+def _spans(
+    T: int, share: float, rng: np.random.Generator, longest: int = 8
+) -> Iterator[tuple[int, int]]:
+    """(begin, end) of spans, until about `share` of the frames are hit."""
+    for _ in range(round(T * share / (longest / 2))):
+        width = int(rng.integers(1, longest))
         begin = int(rng.integers(0, max(T - width, 1)))
-        x[..., begin : begin + width, :] = 0
+        yield begin, min(begin + width, T)

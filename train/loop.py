@@ -30,17 +30,16 @@ from omni.formats.shards import Sample
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
 from omni.nanochat.config import ModelMeta
 from omni.nanochat.discovery import DEMO
-from train.augment import Augmentation
 from train.clock import Clock
 from train.data import TrainingData, read_sides
+from train.feed import feed
 from train.memory import memory_gb
 from train.options import TrainOptions
-from train.passes import BatchRule
 from train.ranks import Peers, ranks
 from train.resume import Seen, provenance, refuse_other_inputs, refuse_overwriting, resumable
 from train.sides import choose_sides
 from train.step import StepFigures, Trainee, learning_rate, make_optimizer, train_step
-from train.stream import START, Packed, Position, StreamSpec, batches
+from train.stream import START, Packed, Position
 from train.track import Tracker
 
 EVAL_BATCH = 32  # utterances; fewer where --micro-batch-size says that memory is short
@@ -215,18 +214,7 @@ def _begin(inputs: _Inputs, folder: Path, command: Sequence[str]) -> runs.RunSta
 def _run_steps(session: _Session) -> None:
     """Optimiser steps until the last, with evaluations and checkpoints on their way."""
     options = session.options
-    augment = Augmentation(options.noise, options.gain, options.mask, options.stretch)
-    spec = StreamSpec(
-        session.data.shards,
-        options.seed,
-        BatchRule(options.batch_size, options.batch_frames, options.buffer),
-        session.peers.rank,
-        session.peers.world,
-        augment if augment.active else None,
-        session.data.texts if options.shuffle_pairs else None,
-    )
-    pin = session.trainee.lm.device.type == "cuda"
-    stream = batches(spec, session.position, options.workers, pin)
+    stream = feed(options, session.data, session.peers, session.position)
     clock = Clock()
     with contextlib.closing(stream):
         while session.step < options.steps:

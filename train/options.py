@@ -40,7 +40,8 @@ class TrainOptions:
     """See `omni-train-projector --help` for the words; the names are the same.
 
     `steps` of 0 means ten passes over the training data, at least 100 and at most 8,000;
-    `eval_every` and `save_every` of 0 mean a fifth of the steps.
+    `eval_every` and `save_every` of 0 mean a fifth of the steps; `workers` of None means as many as
+    `train.ahead.choose_workers` says.
 
     Raises:
         OmniError: a number out of `BOUNDS`; none of them would end in a run worth having.
@@ -78,7 +79,7 @@ class TrainOptions:
     save_every: int = 0
     eval_limit: int = 256
     decode_limit: int = 128
-    workers: int = 0
+    workers: int | None = None
     device: str = "auto"
     wandb: str = "auto"
 
@@ -86,6 +87,8 @@ class TrainOptions:
         for name, bounds in BOUNDS.items():
             value = getattr(self, name)
             for number in value if isinstance(value, tuple) else (value,):
+                if number is None and getattr(TrainOptions, name) is None:
+                    continue  # not told: chosen later
                 if not bounds.hold(number):
                     option = f"--{name.replace('_', '-')}"
                     raise OmniError(f"{number!r} is not {bounds}", option)

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from omni.device import launcher_number, pick_device
-from omni.errors import OmniError, SaidElsewhere, brief, one_line
+from omni.errors import OmniError, SaidElsewhere, brief, is_out_of_memory, one_line
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -195,7 +195,11 @@ def _gone(error: RuntimeError) -> OmniError:
 
 
 def all_reduce(tensors: list[Tensor]) -> None:
-    """Sum over ranks in place, as one message per dtype; nothing to do for a single process."""
+    """Sum over ranks in place, as one message per dtype; nothing to do for a single process.
+
+    Raises:
+        OmniError: a rank is gone.
+    """
     if not (dist.is_available() and dist.is_initialized()):
         return
     # In the order given, not a set's: that differs from process to process, and the ranks would
@@ -203,6 +207,11 @@ def all_reduce(tensors: list[Tensor]) -> None:
     for dtype in dict.fromkeys(t.dtype for t in tensors):
         group = [t for t in tensors if t.dtype == dtype]
         flat = torch.cat([t.reshape(-1) for t in group])
-        dist.all_reduce(flat, group=_cards[0] if flat.is_cuda and _cards else None)
+        try:
+            dist.all_reduce(flat, group=_cards[0] if flat.is_cuda and _cards else None)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise _gone(error) from error
         for t, part in zip(group, flat.split([t.numel() for t in group]), strict=True):
             t.copy_(part.view_as(t))

@@ -20,6 +20,7 @@ from omni.errors import OmniError
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
 from train.ctc import ctc_loss, token_directions, unserved
+from train.draws import Draws, augmented
 from train.ranks import all_reduce
 from train.stream import Packed
 
@@ -140,10 +141,12 @@ def backward(trainee: Trainee, packed: Packed) -> Tensor:
 
 
 class _Host(NamedTuple):
-    """A micro-batch as the host knows it. features: (B, T, d) or (B, L, T, d); n_frames, n_soft:
-    frames and soft tokens of each utterance; ids: tokens of each text."""
+    """A micro-batch as the host knows it. features: (B, T, d) or (B, L, T, d); draws: what the
+    device does to them first; n_frames, n_soft: frames (after that) and soft tokens of each
+    utterance; ids: tokens of each text."""
 
     features: Tensor
+    draws: Draws | None
     n_frames: list[int]
     texts: list[str]
     keys: list[str]
@@ -157,29 +160,33 @@ class _Host(NamedTuple):
             sum(len(row) + 1 for row in self.ids),
             sum(self.n_soft),
             sum(self.n_frames),
-            self.features.shape[-2] * len(self.ids),
+            max(self.n_frames) * len(self.ids),
             unserved(self.ids, self.n_soft) if ctc else 0,
         ]
 
 
 def _host(trainee: Trainee, packed: Packed, at: slice) -> _Host:
     n_frames, texts = packed.lengths[at].tolist(), packed.texts[at]
-    features = packed.features[at][..., : max(n_frames), :]
+    draws = None if packed.draws is None else packed.draws.of(at)
+    longest = max(n_frames) if draws is None else max(one.n_in for one in draws.each)
+    features = packed.features[at][..., :longest, :]
     n_soft = [trainee.projector.output_length(n) for n in n_frames]
     ids = [trainee.tok.encode(text) for text in texts]
-    return _Host(features, n_frames, texts, packed.keys[at], n_soft, ids)
+    return _Host(features, draws, n_frames, texts, packed.keys[at], n_soft, ids)
 
 
 def _micro_step(trainee: Trainee, part: _Host, total: Tensor) -> Tensor:
     """Adds to the gradients; float64 sums of nll and correct."""
     lm, device = trainee.lm, trainee.lm.device
+    features = part.features.to(device, non_blocking=True)
+    if part.draws is not None:
+        features = augmented(features, part.draws)
     # The projector alone: the LM is in its own dtype already, and autocast would take its norms
     # and squares through fp32.
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         dtype = trainee.projector.row_head.weight.dtype
-        features = part.features.to(device, non_blocking=True).to(dtype)
         lengths = torch.tensor(part.n_frames).to(device, non_blocking=True)
-        soft = trainee.projector(features, lengths)
+        soft = trainee.projector(features.to(dtype), lengths)
     batch = build_batch(lm, trainee.tok, soft, part.texts, trainee.template, part.keys, part.n_soft)
     losses = token_losses(lm, batch)
     loss = losses.nll.sum()

@@ -2,39 +2,45 @@
 
 Each rank takes every world-th sample of a batch and each worker every workers-th batch of the
 stream, so the batches are the same for any number of either, and a position (pass, batch) is all
-that a resumed run needs. A shard that holds other samples than its index says stops the run.
+that a resumed run needs. A worker of a rank is a reader: it reads the samples that it packs, each
+once a pass, from where they lie in their tars. A shard that holds other samples than its index says
+stops the run.
+
+**Whole shards.** That a tar is to its last byte what was written (its sha256) is checked by one
+reader, once in the life of the run's processes: where the shard is first used, shards are dealt to
+readers in turn. That reader finds a damaged shard before it packs a sample of it; what the others
+read of it by then was held to all that is known of a single sample (its place, key, frames, that it
+is finite). The run stops within the pool of the shard, with the same line whoever finds the damage.
+Where ranks read copies of their own, each copy is checked in the part that was dealt to its readers.
 
 Must not know the model.
 """
 
 import contextlib
-import os
-import queue
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from omni.bridge.frames import pad_features
 from omni.errors import OmniError
-from omni.formats import shards as shard_files
-from omni.formats.files import locate
 from omni.formats.shards import Sample
+from train.ahead import ahead, in_workers
+from train.augment import Drawn
+from train.draws import Draws, collect
 from train.pairs import WrongPairs
 from train.passes import BatchRule, Pool, Shard, plan_pass
+from train.reading import Id, Reader
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-Id = tuple[int, int]  # (shard, place in it)
-T = TypeVar("T")
+DEPTH = 4  # batches that a thread keeps ready
+Draw = Callable[[tuple[int, ...], np.random.Generator], Drawn]
 
 
 class Position(NamedTuple):
@@ -51,8 +57,9 @@ class Packed(NamedTuple):
     """One rank's share of a global batch.
 
     features: (B, T, d) or (B, L, T, d) as stored, zero-padded; B may be 0 where a batch has fewer
-    samples than there are ranks. lengths: (B,) int64 frames. texts, keys: of each sample.
-    at: where the batch stands; after: where to go on from; n_global: samples on all ranks.
+    samples than there are ranks. lengths: (B,) int64 frames, of what the projector gets.
+    texts, keys: of each sample. at: where the batch stands; after: where to go on from; n_global:
+    samples on all ranks. draws: what is still to be done to the features, by `draws.augmented`.
     """
 
     features: Tensor
@@ -62,6 +69,13 @@ class Packed(NamedTuple):
     at: Position
     after: Position
     n_global: int
+    draws: Draws | None = None
+
+    def pin_memory(self) -> "Packed":
+        """The same in page-locked memory, which a GPU copies without waiting. DataLoader's own
+        thread calls it too."""
+        draws = None if self.draws is None else self.draws.pin_memory()
+        return self._replace(features=self.features.pin_memory(), draws=draws)
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,7 @@ class StreamSpec:
 
     augment: changes the frames (T, d) of a sample with a generator seeded by (seed, pass, key, and
     which copy it is in the pass), so that it is the same on any rank and after any resume.
+    draw: instead, draws with that generator what `draws.augmented` does later to frames of a shape.
     shuffle_texts: texts of all samples by shard and place, for the control that gives each audio
     a text of another; None gives it its own.
     """
@@ -81,6 +96,7 @@ class StreamSpec:
     world: int = 1
     augment: Augment | None = None
     shuffle_texts: Sequence[Sequence[str]] | None = None
+    draw: Draw | None = None
 
 
 def batches(
@@ -88,53 +104,32 @@ def batches(
     start: Position = START,
     workers: int = 0,
     pin: bool = False,
-    depth: int = 4,
+    depth: int = DEPTH,
 ) -> Generator[Packed]:
     """Batches from `start` on, pass after pass without end, read ahead of their use.
 
     Args:
         workers: processes that read and pad; 0 does it in a thread of this process.
-        pin: copy into page-locked memory, for a GPU.
-        depth: batches kept ready.
+        pin: copy into page-locked memory, for a GPU, in a thread as well.
+        depth: batches kept ready, by each worker.
 
     Raises:
         OmniError: a damaged shard, or one that disagrees with its index.
     """
     stream = Stream(spec, start)
-    source = ahead(iter(stream), depth) if workers == 0 else _pool(stream, workers, depth)
+    if workers:
+        source = in_workers(stream, workers, depth, pin)
+    else:
+        source = ahead((_pinned(item) if pin else item for item in stream), depth)
     with contextlib.closing(source):
         for item in source:
             if isinstance(item, OmniError):
                 raise item
-            if pin:
-                item = item._replace(features=item.features.pin_memory())
             yield item
 
 
-def _pool(stream: "Stream", workers: int, depth: int) -> Generator[Any]:
-    """The items of worker processes, which end with this generator or with this process."""
-    loader = DataLoader(
-        stream, batch_size=None, num_workers=workers, prefetch_factor=depth, collate_fn=_same,
-        worker_init_fn=partial(_end_with_parent, os.getpid()),
-    )  # fmt: skip
-    source = iter(loader)
-    try:
-        yield from source
-    finally:
-        # A traceback may hold this frame for long; torch ends the workers only once it is gone.
-        source._shutdown_workers()  # type: ignore[attr-defined]
-
-
-def _end_with_parent(parent: int, worker: int) -> None:
-    """End this worker when its parent is gone: killed, it can't say goodbye, and a worker that
-    waits for a place in its queue would wait for ever."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
+def _pinned(item: Packed | OmniError) -> Packed | OmniError:
+    return item.pin_memory() if isinstance(item, Packed) else item
 
 
 class Stream(IterableDataset):
@@ -151,10 +146,11 @@ class Stream(IterableDataset):
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         held: dict[Id, Sample] = {}
+        read = Reader(self.spec.shards)
         try:
             jobs = _jobs(self.spec, self.start, worker, workers)
             # The next pool is read while this one is used up.
-            for job, samples in ahead(((job, _read(self.spec, job)) for job in jobs), 1):
+            for job, samples in ahead(((job, read(job.wanted, job.checked)) for job in jobs), 1):
                 held |= samples
                 for share in job.shares:
                     yield _pack(self.spec, share, held)
@@ -180,9 +176,11 @@ class _Share:
 
 @dataclass(frozen=True)
 class _Job:
-    """One pool of one worker: what to read, what to make of it, and what to keep after it."""
+    """One pool of one reader: what to read, which shards to check whole, what to make of it, and
+    what to keep after it."""
 
     wanted: dict[int, set[int]]
+    checked: frozenset[int]
     shares: list[_Share]
     later: frozenset[Id]
 
@@ -190,6 +188,7 @@ class _Job:
 def _jobs(spec: StreamSpec, start: Position, worker: int, workers: int) -> Iterator[_Job]:
     """The pools of all passes, reduced to what this worker of this rank has to do."""
     pairs = None if spec.shuffle_texts is None else WrongPairs(spec.shards, spec.shuffle_texts)
+    checks = _Checks(spec.shards, spec.rank * workers + worker, spec.world * workers)
     k = 0  # batches since the start, counted alike by every worker
     number, first = start
     while True:
@@ -197,6 +196,7 @@ def _jobs(spec: StreamSpec, start: Position, worker: int, workers: int) -> Itera
         copies = _copies(spec.shards, pools)
         n_batches = sum(len(pool.batches) for pool in pools)
         per_pool: list[list[_Share]] = []
+        used: set[int] = set()  # shards, by whichever reader
         index = 0
         for pool in pools:
             shares = []
@@ -218,23 +218,56 @@ def _jobs(spec: StreamSpec, start: Position, worker: int, workers: int) -> Itera
                                 len(batch),
                             )
                         )
+                    used |= {shard for shard, _ in batch}
                     k += 1
                 index += 1
             per_pool.append(shares)
-        last = {i: w for w, shares in enumerate(per_pool) for s in shares for i in s.ids}
-        held: set[Id] = set()
-        for w, (pool, shares) in enumerate(zip(pools, per_pool, strict=True)):
-            wanted: dict[int, set[int]] = {}
-            for shard in set(pool.shards):
-                places = [p for p in spec.shards[shard].places if last.get((shard, p), -1) >= w]
-                fresh = {p for p in places if (shard, p) not in held}
-                if fresh:
-                    wanted[shard] = fresh
-                    held |= {(shard, p) for p in fresh}
-            held = {i for i in held if last[i] > w}
-            if wanted or shares:
-                yield _Job(wanted, shares, frozenset(held))
+        yield from _pass_jobs(spec.shards, pools, per_pool, checks, used)
         number, first = number + 1, 0
+
+
+def _pass_jobs(
+    shards: Sequence[Shard],
+    pools: Sequence[Pool],
+    per_pool: Sequence[list[_Share]],
+    checks: "_Checks",
+    used: Collection[int],
+) -> Iterator[_Job]:
+    """Each sample is read with the pool of its shard, and kept until its last batch of the pass."""
+    last = {i: w for w, shares in enumerate(per_pool) for s in shares for i in s.ids}
+    held: set[Id] = set()
+    for w, (pool, shares) in enumerate(zip(pools, per_pool, strict=True)):
+        wanted: dict[int, set[int]] = {}
+        for shard in set(pool.shards):
+            places = [p for p in shards[shard].places if last.get((shard, p), -1) >= w]
+            fresh = {p for p in places if (shard, p) not in held}
+            if fresh:
+                wanted[shard] = fresh
+                held |= {(shard, p) for p in fresh}
+        held = {i for i in held if last[i] > w}
+        checked = checks.due(shard for shard in pool.shards if shard in used)
+        if wanted or checked or shares:
+            yield _Job(wanted, checked, shares, frozenset(held))
+
+
+class _Checks:
+    """Who checks which shard whole: dealt to the readers in turn, in the order of first use, which
+    every reader computes alike."""
+
+    def __init__(self, shards: Sequence[Shard], reader: int, readers: int) -> None:
+        self._shards, self._reader, self._readers = shards, reader, readers
+        self._dealt: set[str] = set()  # by file: a folder may be given twice
+
+    def due(self, pool: Iterable[int]) -> frozenset[int]:
+        """Shards of a pool that this reader is the one to check."""
+        mine = set()
+        for shard in pool:
+            path = self._shards[shard].path
+            if path not in self._dealt:
+                if len(self._dealt) % self._readers == self._reader:
+                    mine.add(shard)
+                self._dealt.add(path)
+        return frozenset(mine)
 
 
 def _copies(shards: Sequence[Shard], pools: Sequence[Pool]) -> list[tuple[int, ...]]:
@@ -252,95 +285,30 @@ def _copies(shards: Sequence[Shard], pools: Sequence[Pool]) -> list[tuple[int, .
     return copies
 
 
-def _read(spec: StreamSpec, job: _Job) -> dict[Id, Sample]:
-    """The wanted samples, from a walk over each shard that holds one."""
-    samples: dict[Id, Sample] = {}
-    width = 0
-    for shard in sorted(job.wanted):
-        entry, places = spec.shards[shard], job.wanted[shard]
-        n = 0
-        for place, sample in enumerate(shard_files.read_shard(entry.path)):
-            n += 1
-            width = shard_files.same_width(locate(entry.path), sample, width)
-            if place < len(entry.n_frames):
-                got, told = sample.features.shape[-2], entry.n_frames[place]
-                if got != told:
-                    raise OmniError(
-                        f"sample {sample.key} has {got} frames, the index says {told}",
-                        where=entry.path,
-                        mend="extract the shard again",
-                    )
-            if place in places:
-                samples[shard, place] = sample
-        if n != len(entry.n_frames):
-            raise OmniError(
-                f"{n} samples, the index says {len(entry.n_frames)}",
-                where=entry.path,
-                mend="extract the shard again",
-            )
-    return samples
-
-
 def _pack(spec: StreamSpec, share: _Share, held: dict[Id, Sample]) -> Packed:
     samples = [held[i] for i in share.ids]
     texts = list(share.texts) if share.texts is not None else [s.meta["text_norm"] for s in samples]
     frames = [sample.features for sample in samples]
+    chance = [
+        _generator(spec.seed, share.at.number, s.key, copy)
+        for s, copy in zip(samples, share.copies, strict=True)
+    ]
     if spec.augment is not None:
-        frames = [
-            spec.augment(x, _generator(spec.seed, share.at.number, s.key, copy))
-            for x, s, copy in zip(frames, samples, share.copies, strict=True)
-        ]
+        frames = [spec.augment(x, rng) for x, rng in zip(frames, chance, strict=True)]
     if frames:
         features, lengths = pad_features(frames)
     else:
         features, lengths = torch.empty(0, 1, 1), torch.empty(0, dtype=torch.long)
+    draws = None
+    if spec.draw is not None and frames:
+        drawn = [spec.draw(x.shape, rng) for x, rng in zip(frames, chance, strict=True)]
+        lengths = torch.tensor([one.n_out for one in drawn])
+        draws = collect(drawn)
     keys = [sample.key for sample in samples]
-    return Packed(features, lengths, texts, keys, share.at, share.after, share.n_global)
+    return Packed(features, lengths, texts, keys, share.at, share.after, share.n_global, draws)
 
 
 def _generator(seed: int, number: int, key: str, copy: int) -> np.random.Generator:
     """Of one sample's augmentation. The first copy's seed has no fourth number, so that a run
     without weights draws what it always drew."""
     return np.random.default_rng([seed, number, crc32(key.encode()), *([copy] if copy else [])])
-
-
-def ahead(source: Iterator[T], depth: int) -> Generator[T]:
-    """The items of `source`, computed up to `depth` ahead in a thread; its errors come along."""
-    items: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-
-    def put(kind: str, item: Any) -> None:
-        while not stop.is_set():
-            try:
-                return items.put((kind, item), timeout=0.1)
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in source:
-                put("item", item)
-                if stop.is_set():
-                    return
-            put("end", None)
-        except BaseException as error:  # handed to the consumer, which raises it
-            put("error", error)
-
-    thread = threading.Thread(target=work, daemon=True, name="read-ahead")
-    thread.start()
-    try:
-        while True:
-            kind, item = items.get()
-            if kind == "item":
-                yield item
-            elif kind == "error":
-                raise item
-            else:
-                return
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _same(item: T) -> T:
-    return item

@@ -33,5 +33,6 @@ def test_every_number_has_bounds_and_every_default_keeps_them() -> None:
         for name, value in TrainOptions().to_json().items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    assert set(BOUNDS) == numbers | {"weights"}
+    assert set(BOUNDS) == numbers | {"weights", "workers"}  # by default several, and auto
+    assert TrainOptions(workers=3).workers == 3
     assert TrainOptions(weights=(2.0, 0.5), steps=0, mask=0.99).weights == (2.0, 0.5)

@@ -15,6 +15,7 @@ from training_kit import save_lm, speech, tiny_lm, write_split
 from cli.train_projector import main
 from omni import runs
 from omni.errors import OmniError, SaidElsewhere
+from omni.formats.shards import read_shard
 from train import loop
 from train.ranks import Peers
 
@@ -86,6 +87,26 @@ def test_a_rank_that_fails_ends_all_with_one_line(parts: Path, tmp_path: Path) -
     assert "nowhere" in line
     assert ends[1].errors == []
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
+def test_a_damaged_shard_ends_all_though_one_rank_finds_it(parts: Path, tmp_path: Path) -> None:
+    """Each shard is checked whole by one rank: the other hears that it is gone."""
+    shutil.copytree(parts / "shards", tmp_path / "shards")
+    (tmp_path / "lm").symlink_to(parts / "lm")
+    tar = tmp_path / "shards" / "train-x" / "train-x-000001.tar"
+    data = bytearray(tar.read_bytes())
+    frames = next(read_shard(tar)).features.tobytes()
+    data[data.index(frames) + 40] ^= 1  # a finite number still: the sha256 alone tells
+    tar.write_bytes(data)
+    ends = train_ranks([arguments(tmp_path, tmp_path)] * 2)
+    assert [end.status for end in ends] == [1, 1], ends
+    errors = [line for end in ends for line in end.errors]
+    (damage,) = [line for line in errors if "train-x-000001.tar" in line]
+    assert "damaged shard" in damage
+    assert all("another rank has ended" in line for line in errors if line != damage)
+    assert [len(end.errors) for end in ends] == [1, 1], ends
+    assert "Traceback" not in "".join(ends[0].said + ends[1].said)
 
 
 @pytest.mark.slow

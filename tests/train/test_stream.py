@@ -11,9 +11,10 @@ from training_kit import speech, write_split
 
 from omni.errors import OmniError
 from omni.formats.splits import SplitIndex
+from train.ahead import ahead
 from train.augment import Augmentation
 from train.passes import BatchRule, Shard, plan_pass
-from train.stream import START, Packed, Position, StreamSpec, _jobs, ahead, batches
+from train.stream import START, Packed, Position, StreamSpec, _jobs, batches
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
