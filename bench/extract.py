@@ -2,6 +2,7 @@
 
     .venv/bin/python -m bench.extract                 16 clips of LibriSpeech's lengths, 3 rounds
     .venv/bin/python -m bench.extract --clips 64 --batch-size 64     on a GPU
+    .venv/bin/python -m bench.extract --no-encoder    what the host carries (bench/no_encoder.py)
 
 Peers: the plain transformers loop (feature extractor, encoder at batch 1, np.save), openai-whisper's
 encoder, CTranslate2 in float32 (the engine of faster-whisper). The last two are no dependency of this
@@ -22,6 +23,7 @@ import numpy as np
 import soundfile
 import torch
 
+from bench.no_encoder import compare
 from extract.corpora.folder import folder_manifest
 from extract.run import Settings, extract_split
 from omni.audio import load_audio
@@ -56,11 +58,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--clips", type=int, help="(default: 16; 512 with --no-encoder)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, help="of ours (default: 2 on a CPU, 64 on a GPU)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--no-encoder", action="store_true", help="the pipeline alone, by stage")
+    parser.add_argument("--against", type=Path, help="with --no-encoder: another checkout, in turn")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="with --no-encoder")
     args = parser.parse_args()
+    if args.no_encoder:
+        compare(args.clips or 512, args.rounds, args.workers, args.device, args.against)
+        return 0
+    args.clips = args.clips or 16
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         clips = write_clips(root / "clips", args.clips)
