@@ -224,7 +224,14 @@ def without_encoder(device: str) -> Any:
 
 def _in_process(tree: Path, clips: Path, workers: int, device: str) -> Run:
     # -P: beside this file lies bench/extract.py, which would hide the package of that name.
-    command = [sys.executable, "-P", str(Path(__file__).resolve()), str(clips), str(workers), device]
+    command = [
+        sys.executable,
+        "-P",
+        str(Path(__file__).resolve()),
+        str(clips),
+        str(workers),
+        device,
+    ]
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,

@@ -1,20 +1,21 @@
 """Utterances to shards: decode in threads, log-mel and Whisper on the device, write behind.
 
-    threads            this thread                      one thread
+    threads            this thread                      a few threads, and one for each shard
     decode, sha256 ──► batches of windows, encode ──►  copy out, split, write, hash, commit
 
 Windows of one length share a batch; utterances are written in the plan's order all the same. Batches
 form inside a shard, so a shard's bytes depend on nothing before it: killed and resumed is
-the same as never killed. What is wrong with one utterance, at whatever stage, is recorded and the rest
-goes on. Must not know how shards are shared among processes (`extract.engines`).
+the same as never killed. The next shard begins while the last ones wait for the disk. What is wrong with
+one utterance, at whatever stage, is recorded and the rest goes on. Must not know how shards are shared
+among processes (`extract.engines`).
 """
 
 import platform
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,14 @@ import torch
 from extract.ahead import Decoded, decode_ahead
 from extract.allocator import give_back_memory, keep_memory_flat
 from extract.batches import Batches
-from extract.encode import BatchEncoder, Encoded, OwnedWindow, Pending
-from extract.inputs import inputs_hash
+from extract.encode import BATCHES_IN_FLIGHT, BatchEncoder, OwnedWindow
+from extract.making import HANDS, Failure, Making, Written
 from omni.audio import SAMPLE_RATE
 from omni.encoder import rate_config
 from omni.errors import OmniError
-from omni.formats.manifest import Manifest, Problem, Utterance
+from omni.formats.manifest import Manifest, Utterance
 from omni.formats.records import Environment, FeatureConfig, SampleMeta, StoredDtype
-from omni.formats.shard_writer import ShardWriter, SplitSpec, UnfitError
+from omni.formats.shard_writer import SplitSpec
 from omni.whisper.encoder import (
     TRIM_VERSION,
     Layers,
@@ -42,7 +43,7 @@ from omni.whisper.encoder import (
 from omni.whisper.mel import MEL_VERSION
 from omni.whisper.window import EXACT, Window
 
-_BATCHES_IN_FLIGHT = 4  # encoded, not yet written: bounds memory, hides the disk
+_AWAITING_COMMIT = 2  # shards written and not yet on the disk: bounds what a kill costs
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,14 @@ def extract_shards(
     stats = Stats()
     shards = list(shards)
     decoders = ThreadPoolExecutor(job.decode_workers, thread_name_prefix="decode")
-    writer_thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+    hands = ThreadPoolExecutor(min(HANDS, job.decode_workers), thread_name_prefix="hand")
     rows = (row for shard in shards for row in job.rows(shard))
     decoded = decode_ahead(rows, decoders, job.decode_workers, job.batch_size)
+    run = _Run(job, encoder, hands, stats, progress)
     try:
         for shard in shards:
-            with ShardWriter(job.spec, shard) as writer:
-                _Shard(job, encoder, writer, writer_thread, stats, progress).make(shard, decoded)
-            give_back_memory()
+            run.make(shard, decoded)
+        run.finish()
     except OSError as error:
         mend = "what is committed stays: make room, run the same command again"
         raise OmniError(
@@ -137,7 +138,8 @@ def extract_shards(
         ) from error
     finally:
         decoders.shutdown(cancel_futures=True)
-        writer_thread.shutdown(cancel_futures=True)
+        run.close()
+        hands.shutdown(cancel_futures=True)
     return stats
 
 
@@ -169,105 +171,119 @@ def compute_name(encoder: WhisperEncoder) -> str:
     return str(encoder.dtype).removeprefix("torch.")
 
 
-@dataclass(frozen=True)
-class _Failure:
-    id: str
-    problem: Problem
-    reason: str
-
-
-@dataclass
-class _Written:
-    """What the writer's thread did with a batch."""
-
-    utterances: int = 0
-    samples: int = 0
-    failures: list[_Failure] = field(default_factory=list)
-
-
-class _Shard:
-    """A shard in the making. All but `_write` runs in the thread that encodes."""
+class _Run:
+    """Shards one after the other, the last ones still being written. All of it runs in one thread."""
 
     def __init__(
         self,
         job: Job,
         encoder: WhisperEncoder,
-        writer: ShardWriter,
-        writer_thread: ThreadPoolExecutor,
+        hands: ThreadPoolExecutor,
         stats: Stats,
         progress: Progress | None,
     ) -> None:
-        self._job, self._encoder, self._writer = job, encoder, writer
-        self._encode = BatchEncoder(encoder, job.layers, job.window, job.batch_size)
-        self._writer_thread, self._stats, self._progress = writer_thread, stats, progress
-        self._seconds = dict.fromkeys(stats.seconds, 0.0)
-        self._batches: Batches[OwnedWindow] = Batches(job.batch_size)
-        self._in_flight: deque[Future[_Written]] = deque()
-        self._pending: deque[Pending] = deque()  # appended here, consumed by the writer, in order
+        self._job, self._hands, self._stats, self._progress = job, hands, stats, progress
+        self._where = partial(environment, job, encoder)
+        self._encode = BatchEncoder(
+            encoder, job.layers, job.window, job.batch_size, job.spec.dtype, hands
+        )
+        self._in_flight: deque[tuple[Making, Future[Written]]] = deque()
+        self._open: deque[Making] = deque()  # not committed as far as we know, oldest first
 
     def make(self, shard: int, decoded: Iterator[Decoded]) -> None:
-        """Take the shard's utterances from `decoded`, write and commit them."""
-        content, stamps = list[tuple[Utterance, str]](), list[tuple[Utterance, str]]()
-        try:
-            for _ in self._job.plan[shard]:
-                item = next(decoded)
-                content.append((item.utterance, item.file.sha256))
-                stamps.append((item.utterance, item.file.stamp))
-                self._take(item)
-                del item  # its samples must not wait for those of the next
-            for left in self._batches.rest():
-                self._flush(left)
-            while self._in_flight:
-                self._settle()
-        finally:  # the writer must be idle before its file is closed
-            for future in self._in_flight:
-                future.cancel()
-            wait(self._in_flight)
-        where = environment(self._job, self._encoder, inputs_hash(stamps))
-        sidecar = self._writer.commit(inputs_hash(content), where, self._seconds)
-        self._stats.shards += 1
-        self._stats.bytes += sidecar["bytes"]
-        for stage, value in self._seconds.items():
-            self._stats.seconds[stage] += value
-        if self._progress:
-            self._progress(self._stats)
+        """Take the shard's utterances from `decoded`, and hand over all that they become."""
+        making = Making(self._job.spec, shard, self._stats.seconds, self._hands)
+        self._open.append(making)
+        batches: Batches[OwnedWindow] = Batches(self._job.batch_size)
+        for _ in self._job.plan[shard]:
+            self._take(next(decoded), making, batches)
+        for left in batches.rest():
+            self._flush(making, left)
+        making.filled = True
+        self._advance(BATCHES_IN_FLIGHT, _AWAITING_COMMIT)
 
-    def _take(self, item: Decoded) -> None:
-        self._seconds["decode"] += item.seconds
+    def finish(self) -> None:
+        """Wait until every shard is committed."""
+        self._advance(0, 0)
+
+    def close(self) -> None:
+        """Leave no half-written file; a commit that has begun comes to its end."""
+        for _, future in self._in_flight:
+            future.cancel()
+        for making in self._open:
+            making.close()
+
+    def _take(self, item: Decoded, making: Making, batches: Batches[OwnedWindow]) -> None:
+        making.note(item)
         if item.problem:
-            failure = _Failure(item.utterance.id, item.problem, item.reason)
-            self._writer.fail(failure.id, failure.reason, failure.problem)
+            failure = Failure(item.utterance.id, item.problem, item.reason)
+            making.fail(failure)
             self._count([failure])
             return
         chunks = split_windows(item.wave)
-        owner = Pending(_meta(self._job, item), len(chunks))
-        self._pending.append(owner)
+        owner = making.expect(_meta(self._job, item), len(chunks))
         for place, chunk in enumerate(chunks):
             # A window that waits for others of its length must not hold on to an hour of samples.
             wave = chunk.copy() if len(chunks) > 1 else chunk
             length = self._job.window.length(frame_count(len(wave)))
-            if full := self._batches.add(length, OwnedWindow(wave, owner, place)):
-                self._flush(full)
+            if full := batches.add(length, OwnedWindow(wave, owner, place)):
+                self._flush(making, full)
 
-    def _flush(self, windows: list[OwnedWindow]) -> None:
-        encoded = self._encode(windows, self._seconds)
-        self._in_flight.append(self._writer_thread.submit(self._write, encoded))
-        while len(self._in_flight) > _BATCHES_IN_FLIGHT:
-            self._settle()
+    def _flush(self, making: Making, windows: list[OwnedWindow]) -> None:
+        encoded = self._encode(windows, making.seconds)
+        self._in_flight.append((making, making.hand_over(encoded)))
+        self._advance(BATCHES_IN_FLIGHT, _AWAITING_COMMIT)
         if self._progress:
-            before = self._stats.seconds
-            seconds = {stage: before[stage] + value for stage, value in self._seconds.items()}
+            seconds = dict(self._stats.seconds)
+            for shard in self._open:
+                for stage, value in shard.seconds.items():
+                    seconds[stage] += value
             self._progress(replace(self._stats, seconds=seconds))
 
+    def _advance(self, most_batches: int, most_shards: int) -> None:
+        """Take in what the writers have done; wait where more than so much is left to them."""
+        while self._in_flight and (
+            len(self._in_flight) > most_batches or self._in_flight[0][1].done()
+        ):
+            self._settle()
+        while self._open and self._open[0].filled:
+            waiting = sum(making.filled for making in self._open)
+            self._start_commits()
+            if waiting <= most_shards and not self._open[0].is_committed:
+                break
+            while self._open[0].unsettled:
+                self._settle()
+            self._start_commits()
+            self._take_in(self._open[0])
+            self._open.popleft().close()
+            give_back_memory()
+
+    def _start_commits(self) -> None:
+        """Of shards whose utterances are all counted: too many failures must not be committed."""
+        for making in self._open:
+            if making.filled and not making.unsettled:
+                making.start_commit(self._where)
+
+    def _take_in(self, making: Making) -> None:
+        sidecar = making.sidecar()
+        self._stats.shards += 1
+        self._stats.bytes += sidecar["bytes"]
+        for stage, value in making.seconds.items():
+            self._stats.seconds[stage] += value
+        if self._progress:
+            self._progress(self._stats)
+
     def _settle(self) -> None:
-        """Count what the oldest batch in flight became; hands on what the writer raised."""
-        written = self._in_flight[0].result()
+        """Count what the oldest batch in flight became; hands on what its writer raised."""
+        making, future = self._in_flight[0]
+        written = future.result()
         self._in_flight.popleft()
+        making.unsettled -= 1
         self._stats.utterances += written.utterances
         self._stats.audio_seconds += written.samples / SAMPLE_RATE
         self._count(written.failures)
 
-    def _count(self, failures: list[_Failure]) -> None:
+    def _count(self, failures: list[Failure]) -> None:
         for failure in failures:
             self._stats.failures += 1
             if self._stats.failures > self._job.max_failures:
@@ -276,48 +292,6 @@ class _Shard:
                     failure.id,
                     "mend the corpus, or raise --max-failures",
                 )
-
-    def _write(self, encoded: Encoded) -> _Written:
-        """Runs in the writer's thread: hand finished utterances to the shard."""
-        for window, reason in encoded.failed:
-            window.owner.give_up(reason)
-        batch = encoded.batch
-        if batch is not None:
-            batch.ready(self._seconds)
-        start, written = time.perf_counter(), _Written()
-        if batch is not None:
-            pieces = batch.features.split(batch.counts, dim=-2)
-            for piece, window in zip(pieces, batch.windows, strict=True):
-                window.owner.take(window.place, self._as_stored(piece.numpy()))
-        while self._pending and self._pending[0].windows_left == 0:
-            self._finish(self._pending.popleft(), written)
-        self._seconds["write"] += time.perf_counter() - start
-        return written
-
-    def _finish(self, done: Pending, written: _Written) -> None:
-        """An utterance all of whose windows came back: into the shard, or among its failures."""
-        utterance_id = done.meta["id"]
-        if not done.problem:
-            pieces = [done.pieces.pop(place) for place in sorted(done.pieces)]
-            features = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-2)
-            del pieces  # hours of them, once more
-            try:
-                self._writer.add(done.meta, features)
-            except UnfitError as error:
-                done.problem, done.reason = error.problem, error.what
-        if done.problem:
-            self._writer.fail(utterance_id, done.reason, done.problem)
-            written.failures.append(_Failure(utterance_id, done.problem, done.reason))
-        else:
-            written.utterances += 1
-            written.samples += done.meta["n_samples"]
-
-    def _as_stored(self, piece: np.ndarray) -> np.ndarray:
-        """Half the memory while an hour's other windows are awaited; int8 needs all of them first."""
-        if self._job.spec.dtype != "float16":
-            return piece
-        with np.errstate(over="ignore"):  # what is not finite is found when it is written
-            return piece.astype(np.float16, copy=False)
 
 
 def _meta(job: Job, item: Decoded) -> SampleMeta:

@@ -5,8 +5,8 @@ likewise, commits it: a tar without a sidecar does not exist. The index comes la
 of the plan is there. Must not know how features are made.
 """
 
+import contextlib
 import glob
-import hashlib
 import io
 import json
 import os
@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 
@@ -37,6 +36,7 @@ from omni.formats.records import (
     shard_name,
 )
 from omni.formats.shards import FAILURES_NAME, escape_key, sample_crc
+from omni.formats.tar_stream import TarStream
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,19 @@ class UnfitError(OmniError):
         super().__init__(what, where)
 
 
+@dataclass(frozen=True)
+class EncodedSample:
+    """An utterance's members of the tar by the end of their names, and the crc over them."""
+
+    meta: SampleMeta
+    members: dict[str, bytes]
+    crc: int
+
+
 class ShardWriter:
     """One shard; a context manager that leaves no trace unless `commit` was reached."""
 
     def __init__(self, spec: SplitSpec, shard: int) -> None:
-        import webdataset
-
         self._spec, self._shard = spec, shard
         self.name = shard_name(spec.split, shard)
         self.path = spec.folder / f"{self.name}.tar"
@@ -83,9 +90,7 @@ class ShardWriter:
         # Unique: a lost worker that is still alive can't write into its successor's file.
         self._temporary = temporary_path(spec.folder, self.name)
         self._file = self._temporary.open("wb")
-        self._hashing = _HashingWriter(self._file)
-        # PAX differs from the default only where a key is longer than USTAR's 100 bytes.
-        self._tar = webdataset.TarWriter(self._hashing, mtime=0, encoder=False, format="PAX_FORMAT")
+        self._tar = TarStream(self._file)
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -96,8 +101,12 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._hashing.give_up()
-        self._file.close()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; what was not committed is removed."""
+        with contextlib.suppress(OSError):  # what an abandoned file has buffered needs no room
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
     def add(self, meta: SampleMeta, features: np.ndarray) -> None:
@@ -111,17 +120,15 @@ class ShardWriter:
             UnfitError: features that are not finite, a text that is none; nothing was written.
             OmniError: features whose T is not the meta's `n_frames`.
         """
-        if features.shape[-2] != meta["n_frames"]:
-            raise OmniError(f"{features.shape[-2]} frames for {meta['n_frames']}", meta["id"])
-        members = encode_features(features, self._spec.dtype, meta["id"])
-        try:
-            members["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            what = "its text can't be written as UTF-8"
-            raise UnfitError(Problem.NOT_STORED, what, ascii(meta["id"])) from error
-        self._tar.write({"__key__": escape_key(meta["id"]), **members})
-        self._metas.append(meta)
-        self._crcs.append(sample_crc(members))
+        self.append(encode_sample(meta, features, self._spec.dtype))
+
+    def append(self, sample: EncodedSample) -> None:
+        """Append an utterance that `encode_sample` made ready, perhaps in another thread."""
+        key = escape_key(sample.meta["id"])
+        for name in sorted(sample.members):
+            self._tar.add(f"{key}.{name}", sample.members[name])
+        self._metas.append(sample.meta)
+        self._crcs.append(sample.crc)
 
     def fail(self, utterance_id: str, reason: str, kind: Problem) -> None:
         """Record an utterance that can't be extracted."""
@@ -135,7 +142,7 @@ class ShardWriter:
             environment: what the bytes may depend on besides.
             seconds: wall time of the stages.
         """
-        self._tar.close()
+        self._tar.end()
         self._file.flush()
         os.fsync(self._file.fileno())
         sidecar: Sidecar = {
@@ -146,8 +153,8 @@ class ShardWriter:
             "n": len(self._metas),
             "first": self._metas[0]["id"] if self._metas else "",
             "last": self._metas[-1]["id"] if self._metas else "",
-            "bytes": self._hashing.n,
-            "sha256": self._hashing.sha256.hexdigest(),
+            "bytes": self._tar.n,
+            "sha256": self._tar.sha256.hexdigest(),
             "fingerprint": fingerprint(self._spec.config),
             "config": self._spec.config,
             "shard_size": self._spec.shard_size,
@@ -167,6 +174,28 @@ class ShardWriter:
         return sidecar
 
 
+def encode_sample(meta: SampleMeta, features: np.ndarray, dtype: StoredDtype) -> EncodedSample:
+    """An utterance as the tar holds it; any thread may do this.
+
+    Args:
+        meta: what lies beside the features.
+        features: floating ([L,] T, d), finite.
+
+    Raises:
+        UnfitError: features that are not finite, a text that is none.
+        OmniError: features whose T is not the meta's `n_frames`.
+    """
+    if features.shape[-2] != meta["n_frames"]:
+        raise OmniError(f"{features.shape[-2]} frames for {meta['n_frames']}", meta["id"])
+    members = encode_features(features, dtype, meta["id"])
+    try:
+        members["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        what = "its text can't be written as UTF-8"
+        raise UnfitError(Problem.NOT_STORED, what, ascii(meta["id"])) from error
+    return EncodedSample(meta, members, sample_crc(members))
+
+
 def encode_features(features: np.ndarray, dtype: StoredDtype, where: str = "") -> dict[str, bytes]:
     """Members `npy`, and `scale.npy` for int8: a scale for each channel (and layer).
 
@@ -183,8 +212,8 @@ def encode_features(features: np.ndarray, dtype: StoredDtype, where: str = "") -
             stored = np.rint(values / scale)
     else:
         with np.errstate(over="ignore"):  # found just below
-            stored = features.astype(np.float16)
-    if not np.isfinite(stored).all():
+            stored = features.astype(np.float16, copy=False)
+    if not _all_finite(stored):
         what = f"features are not finite, or too large for {dtype}"
         raise UnfitError(Problem.NOT_FINITE, what, where)
     if dtype == "int8":
@@ -319,28 +348,14 @@ def _difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {old.get(key)} there, {new.get(key)} now" for key in keys)
 
 
+def _all_finite(values: np.ndarray) -> bool:
+    if values.dtype == np.float16:  # numpy would go through them one by one: ten times the time
+        exponent = np.uint16(0x7C00)  # all ones: an infinity or no number
+        return not ((values.view(np.uint16) & exponent) == exponent).any()
+    return bool(np.isfinite(values).all())
+
+
 def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
     return buffer.getvalue()
-
-
-class _HashingWriter:
-    """A file that hashes and counts what is written to it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.n = 0
-        self._given_up = False
-
-    def give_up(self) -> None:
-        """Nothing more is wanted: the destructor of an unfinished tar still writes its end."""
-        self._given_up = True
-
-    def write(self, data: bytes) -> int:
-        if self._given_up:
-            return len(data)
-        self.sha256.update(data)
-        self.n += len(data)
-        return self._file.write(data)

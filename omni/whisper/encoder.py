@@ -8,7 +8,7 @@ beyond rounding. Must not know about corpora or shards.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from omni.audio import SAMPLE_RATE, import_torchaudio
 from omni.encoder import DEFAULT_ENCODER, WHISPER_FRAMES_PER_SECOND
 from omni.errors import OmniError
 from omni.whisper.mel import WINDOW_SAMPLES, log_mel
+from omni.whisper.samples import Each, assemble
 from omni.whisper.weights import WhisperSizes, find_weights
 from omni.whisper.window import EXACT, Window
 
@@ -151,14 +152,24 @@ class WhisperEncoder:
 
     @torch.no_grad()
     def mel(
-        self, windows: Sequence[np.ndarray], pad_to: int | None = None, window: Window = EXACT
+        self,
+        windows: Sequence[np.ndarray],
+        pad_to: int | None = None,
+        window: Window = EXACT,
+        buffer: Callable[[int], torch.Tensor] | None = None,
+        each: Each = map,
     ) -> tuple[torch.Tensor, list[int]]:
         """Log-mel on the device, and the frames to keep of each window.
+
+        The samples go to the device as they are; on a GPU nothing here waits for it if the buffer is
+        pinned. The buffer may be used again once the device has done what this launched.
 
         Args:
             windows: float32 (n,), 1 <= n <= 480,000.
             pad_to: batch size to fill up with silence (one static shape for a GPU).
             window: gives all of them the same length F in frames.
+            buffer: gives float32 (m,) on the host for the samples, told m; None: a new one.
+            each: fills its rows; see `omni.whisper.samples`.
 
         Returns:
             (B, n_mels, 2 F) in the encoder's dtype, and `frame_count` of each window.
@@ -168,12 +179,13 @@ class WhisperEncoder:
         # A fitted window's shape must not depend on what shares its batch.
         exact = window.margin is None
         n = max(len(wave) for wave in windows) if exact else length * SAMPLES_PER_FRAME
-        batch = torch.zeros(max(pad_to or 0, len(windows)), n)
-        for row, wave in zip(batch, windows, strict=False):
-            row[: len(wave)] = torch.from_numpy(wave)
-        if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
-        return log_mel(batch, self.n_mels, 2 * length).to(self.dtype), counts
+        rows = max(pad_to or 0, len(windows))
+        host = (buffer or self._new_buffer)(rows * n).view(rows, n)
+        samples = assemble(windows, host, each).to(self.device, non_blocking=True)
+        return log_mel(samples, self.n_mels, 2 * length).to(self.dtype), counts
+
+    def _new_buffer(self, n: int) -> torch.Tensor:
+        return torch.empty(n, pin_memory=self.device.type == "cuda")
 
     @torch.no_grad()
     def encode_mel(

@@ -110,7 +110,7 @@ def test_in_the_middle_of_a_shard(number: int, tmp_path: Path, mark: str) -> Non
     args += ["--encoder", tmp_path / "encoder", "--out", tmp_path / "out", "--shard-size", 4]
     args += ["--manifests", tmp_path / "m"]
     env = environment(**{MARK: mark})
-    stop = at_call("omni.formats.shard_writer", "ShardWriter.add", 3, number)
+    stop = at_call("omni.formats.shard_writer", "ShardWriter.append", 3, number)
     done = run_command("omni-extract", *args, cwd=tmp_path, env=env, before=stop)
     assert done.returncode == STATUS[signal.Signals(number)], done.stderr
     assert done.stderr.splitlines()[-1] == SAYS[signal.Signals(number)]

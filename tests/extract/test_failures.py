@@ -19,7 +19,7 @@ from extract.encode import BatchEncoder, OwnedWindow, Pending
 from extract.run import Settings, extract_split
 from omni.errors import OmniError
 from omni.formats.manifest import Manifest, Utterance
-from omni.formats.shard_writer import ShardWriter
+from omni.formats.shard_writer import EncodedSample, ShardWriter
 from omni.formats.shards import read
 from omni.formats.splits import open_split
 from omni.whisper.encoder import WhisperEncoder, load_encoder
@@ -205,10 +205,10 @@ def test_a_machine_at_its_end_is_no_failure_of_a_recording(
 def test_a_disk_that_takes_no_more_ends_the_run(
     corpus: Path, encoder_folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def add(self: ShardWriter, meta: dict, features: np.ndarray) -> None:
+    def append(self: ShardWriter, sample: EncodedSample) -> None:
         raise OSError(number, "no more")
 
-    monkeypatch.setattr(ShardWriter, "add", add)
+    monkeypatch.setattr(ShardWriter, "append", append)
     assert extract(corpus, encoder_folder) == 1
     assert list((corpus.parent / "out" / "talks").iterdir()) == []
 

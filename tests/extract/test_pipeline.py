@@ -236,16 +236,16 @@ def test_a_disk_too_small_is_told_before_the_start(
 def test_a_disk_that_fills_up_leaves_whole_shards(
     corpus: Path, encoder_folder: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    from omni.formats.shard_writer import ShardWriter
+    from omni.formats.shard_writer import EncodedSample, ShardWriter
 
-    add = ShardWriter.add
+    append = ShardWriter.append
 
-    def full(self: ShardWriter, meta: dict, features: np.ndarray) -> None:
+    def full(self: ShardWriter, sample: EncodedSample) -> None:
         if self.name.endswith("2"):
             raise OSError(28, "No space left on device")
-        add(self, meta, features)
+        append(self, sample)
 
-    monkeypatch.setattr(ShardWriter, "add", full)
+    monkeypatch.setattr(ShardWriter, "append", full)
     assert main(command(corpus, encoder_folder, tmp_path)) == 1
     assert "No space left" in capsys.readouterr().err
     monkeypatch.undo()

@@ -19,18 +19,21 @@ from cli.extract import main
 MORE = (signal.SIGINT, signal.SIGTERM)
 # The signal comes from inside, in the middle of the second shard: no watcher has to catch the moment.
 RUNNER = """
-import os, sys
+import os, sys, time
 from omni.formats.shard_writer import ShardWriter
 from cli.extract import main
 
-add, number = ShardWriter.add, int(sys.argv[1])
+append, number = ShardWriter.append, int(sys.argv[1])
 
-def add_and_stop(self, meta, features):
-    add(self, meta, features)
+def append_and_stop(self, sample):
+    append(self, sample)
     if self.name.endswith("1") and len(self._metas) == 2:
+        first = self.path.with_name(self.path.name.replace("000001.tar", "000000.json"))
+        while not first.exists():  # committed in the background
+            time.sleep(0.005)
         os.kill(os.getpid(), number)
 
-ShardWriter.add = add_and_stop
+ShardWriter.append = append_and_stop
 sys.exit(main(sys.argv[2:]))
 """
 

@@ -9,9 +9,10 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    from omni.formats.shard_writer import ShardWriter
 
 DIE_AT = 3  # the utterance of a shard whose writing the process does not survive
 
@@ -40,21 +41,20 @@ def die_in_mid_shard(marker: Path) -> None:
         marker: written just before, with the process's id and the half-written file's name; who finds
             it lives on, so of the processes that share one a single one dies, once.
     """
-    from omni.formats.shard_writer import ShardWriter
+    from omni.formats.shard_writer import EncodedSample, ShardWriter
 
-    add, added = ShardWriter.add, dict[str, int]()
+    append, added = ShardWriter.append, dict[str, int]()
 
-    def add_or_die(self: ShardWriter, meta: dict[str, Any], features: np.ndarray) -> None:
+    def append_or_die(self: ShardWriter, sample: EncodedSample) -> None:
         added[self.name] = added.get(self.name, 0) + 1
-        folder = self.path.parent
-        if added[self.name] == DIE_AT and any(folder.glob("*-[0-9]*.json")):
-            (half_written,) = folder.glob(f".{self.name}.*.tmp")
+        if added[self.name] == DIE_AT and _another_is_committed(self):
+            (half_written,) = self.path.parent.glob(f".{self.name}.*.tmp")
             if _is_first(marker, f"{os.getpid()} {half_written.name}"):
                 os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(60)  # not one more instruction of ours
-        add(self, meta, features)
+        append(self, sample)
 
-    ShardWriter.add = add_or_die  # type: ignore[method-assign]
+    ShardWriter.append = append_or_die  # type: ignore[method-assign]
 
 
 def died(marker: Path) -> str:
@@ -66,6 +66,16 @@ def died(marker: Path) -> str:
         assert time.monotonic() < deadline, f"process {pid} survived SIGKILL"
         time.sleep(0.01)
     return name
+
+
+def _another_is_committed(writer: "ShardWriter") -> bool:
+    """Waits for it behind a process's first shard: it is committed in the background."""
+    deadline = time.monotonic() + (0 if writer.name.endswith("-000000") else 30)
+    while not any(writer.path.parent.glob("*-[0-9]*.json")):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def _is_first(marker: Path, text: str) -> bool:
