@@ -182,7 +182,8 @@ class BatchEncoder:
         try:
             if not self._on_gpu:
                 return self._compute(windows, seconds, samples)
-            marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
+            # Blocking: a thread that waits for the card leaves its core to those that decode.
+            marks = [torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(4)]
             busy = marks[1]
             return self._enqueue(windows, samples, marks)
         finally:

@@ -20,8 +20,9 @@ class PlayedEvent:
     streams: ClassVar[list[str]] = []
     waited: ClassVar[list["PlayedEvent"]] = []
 
-    def __init__(self, enable_timing: bool) -> None:
+    def __init__(self, enable_timing: bool, blocking: bool) -> None:
         assert enable_timing
+        assert blocking
 
     def record(self, stream: str | None = None) -> None:
         PlayedEvent.streams.append(stream or "of the current device")
