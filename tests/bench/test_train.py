@@ -33,3 +33,20 @@ def test_a_clean_clone_runs_it(
     assert "whisper_in_the_loop" not in figures
     assert "no Whisper in the loop: no weights" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_starving_needs_no_lm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """Every way of the stream at every number of workers, beside a d12's need."""
+    few = partial(bench.make_shards, n=36, shard_size=12)
+    monkeypatch.setattr(bench, "make_shards", lambda folder, length: few(folder, length=(9, 30)))
+    monkeypatch.setattr(bench, "starve", partial(bench.starve, workers=(0, 1)))
+    monkeypatch.setattr(bench, "load_checkpoint", None)
+    monkeypatch.setattr(sys, "argv", ["train", "--starve", "--steps", "2"])
+    bench.main()
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["audio_hours_per_s"]) == 6
+    assert min(found["audio_hours_per_s"].values()) > 0
+    slow, fast = found["takes_audio_hours_per_s"].values()
+    assert fast == pytest.approx(5 * slow)
+    # 32 utterances of 12.7 s in about 27 ms, at 80 TFLOP/s.
+    assert slow == pytest.approx(32 * 12.7 / 3600 / 0.027, rel=0.2)

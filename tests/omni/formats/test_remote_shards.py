@@ -15,7 +15,7 @@ from cli import eval as cli_eval
 from cli import train_projector
 from omni.errors import OmniError
 from omni.formats.files import locate
-from omni.formats.shards import Sample, read_metas, read_shard
+from omni.formats.shards import Sample, read_metas, read_placed, read_places, read_shard
 from omni.formats.splits import find_splits
 from train.passes import BatchRule, Shard
 from train.stream import StreamSpec, batches
@@ -55,14 +55,39 @@ def test_samples_and_batches_are_those_of_the_disk(shards: Path) -> None:
         np.testing.assert_array_equal(mine.features, theirs.features)
 
 
-@pytest.mark.filterwarnings("ignore:UPath")
-def test_metas_are_fetched_without_the_features(tmp_path: Path) -> None:
+def write_long(tmp_path: Path) -> None:
+    """One shard of 40 utterances of 200 to 600 kB."""
     long = []
     for sample in speech(40):
-        frames = np.tile(sample.features, (800, 1))  # 200 to 600 kB
+        frames = np.tile(sample.features, (800, 1))
         meta = {**sample.meta, "n_frames": len(frames), "n_samples": len(frames) * 320}
         long.append(Sample(sample.key, meta, frames))
     write_split(tmp_path, "train-x", long, shard_size=40)
+
+
+@pytest.mark.filterwarnings("ignore:UPath")
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_reader_fetches_its_samples_and_little_more(tmp_path: Path, step: int) -> None:
+    """All of a shard, or one in four: by ranges, as S3 gives them."""
+    write_long(tmp_path)
+    (tar,) = (tmp_path / "train-x").glob("*.tar")
+    places = range(0, 40, step)
+    with counted(tmp_path) as url:
+        there = f"{url}/train-x/{tar.name}"
+        ends = [placed.end for placed in read_placed(there)]
+        CountingFileSystem.fetched = 0
+        found = dict(read_places(there, ends, places))
+        fetched = CountingFileSystem.fetched
+    walked = list(read_shard(tar))
+    assert all((found[i].features == walked[i].features).all() for i in places)
+    own = sum(ends[i] - (ends[i - 1] if i else 0) for i in places)
+    assert list(found) == list(places)
+    assert own <= fetched < 1.35 * own
+
+
+@pytest.mark.filterwarnings("ignore:UPath")
+def test_metas_are_fetched_without_the_features(tmp_path: Path) -> None:
+    write_long(tmp_path)
     (tar,) = (tmp_path / "train-x").glob("*.tar")
     with counted(tmp_path) as url:
         assert len(list(read_metas(f"{url}/train-x/{tar.name}"))) == 40
