@@ -33,7 +33,7 @@ from omni.nanochat.discovery import DEMO
 from train.clock import Clock
 from train.data import TrainingData, read_sides
 from train.feed import feed
-from train.memory import memory_gb
+from train.memory import keep_primitives_few, memory_gb
 from train.options import TrainOptions
 from train.ranks import Peers, ranks
 from train.resume import Seen, provenance, refuse_other_inputs, refuse_overwriting, resumable
@@ -61,6 +61,7 @@ def train(
         OmniError: bad input; a run already there; options other than the resumed run's; a loss
             that is not finite; an LM that changed.
     """
+    keep_primitives_few()
     with ranks(options.device) as peers:
         session = _open(options, folder, resume, command, peers)
         if session.step == 0:
