@@ -26,6 +26,7 @@ from analyze.page.words import Circumstances, alerts, judge, tiles
 from omni.bridge.projector import Projector
 from omni.bridge.prompt import Template
 from omni.bridge.room import make_room, that_fit
+from omni.device import pick_dtype
 from omni.encoder import DEFAULT_ENCODER, frames_per_second
 from omni.errors import OmniError
 from omni.evaluation.evaluate import evaluate
@@ -57,6 +58,7 @@ class Request:
     points: int = 5000
     find: Callable[[str], Sequence[SplitIndex]] = find_splits
     encoder: str = DEFAULT_ENCODER
+    lm_dtype: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,11 @@ def set_up(run: Run, request: Request) -> Setting:
     splits, ids = _splits(run, request)
     for split in splits:
         run.check_features(split.fingerprint, str(split.folder))
-    lm, tok, _ = load_checkpoint(request.lm or str(run.config["lm"]), request.device)
+    lm, tok, _ = load_checkpoint(
+        request.lm or str(run.config["lm"]),
+        request.device,
+        dtype=pick_dtype(request.lm_dtype, request.device),
+    )
     run.check_lm(lm, request.lm)
     template = Template(**run.config["template"])
     paths = [str(entry.path) for split in splits for entry in split.shards]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cli import _types
 from cli._common import make_parser, run
 from cli._places import require_file
+from omni.device import LM_DTYPES
 from omni.encoder import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     g = parser.add_argument_group("model")
     g.add_argument("--checkpoint", default="best", choices=["best", "last", "init"])
     g.add_argument("--lm", type=_types.some, help="where the run's LM lies now, if it has moved")
+    g.add_argument("--lm-dtype", default="auto", choices=["auto", *LM_DTYPES],
+        help="what the LM computes in; auto: fp32 on a CPU, bf16 on a card, fp16 on one without bf16")  # fmt: skip
     g.add_argument("--encoder", type=_types.some, default=DEFAULT_ENCODER,
         help="folder or hub id of the features' encoder, for the cascade")  # fmt: skip
     g.add_argument("--cascade", default="auto", choices=["auto", "on", "off"],
@@ -106,7 +109,7 @@ def command(args: argparse.Namespace) -> int:
     """Evaluate, print, and write the JSON."""
     from omni.bridge.prompt import Template
     from omni.bridge.room import make_room, that_fit
-    from omni.device import pick_device
+    from omni.device import pick_device, pick_dtype
     from omni.encoder import frames_per_second
     from omni.errors import printable
     from omni.evaluation.cascade import add_cascade
@@ -124,7 +127,9 @@ def command(args: argparse.Namespace) -> int:
     for split in splits:
         trained.check_features(split.fingerprint, split.split)
     device = pick_device(args.device)
-    lm, tok, _ = load_checkpoint(args.lm or trained.config["lm"], device)
+    lm, tok, _ = load_checkpoint(
+        args.lm or trained.config["lm"], device, dtype=pick_dtype(args.lm_dtype, device)
+    )
     trained.check_lm(lm, args.lm or "")
     projector = trained.projector(args.checkpoint, device)
     template = Template(**trained.config["template"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from cli import _types
 from cli._common import make_parser, run
 from cli._places import require_file, require_folder
+from omni.device import LM_DTYPES
 from omni.encoder import DEFAULT_ENCODER
 
 DESCRIPTION = """\
@@ -54,6 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("model")
     model.add_argument("--lm", type=_types.some, help="LM checkpoint (default: the run's)")
+    model.add_argument("--lm-dtype", default="auto", choices=["auto", *LM_DTYPES],
+        help="what the LM computes in; auto: fp32 on a CPU, bf16 on a card, fp16 on one without bf16")  # fmt: skip
     model.add_argument("--encoder", type=_types.some, default=DEFAULT_ENCODER,
         help="folder or hub id of the features' encoder, for the cascade")  # fmt: skip
     output = parser.add_argument_group("output")
@@ -113,6 +116,7 @@ def command(args: argparse.Namespace) -> int:
         points=args.points,
         find=find_splits,
         encoder=args.encoder,
+        lm_dtype=args.lm_dtype,
     )
     report = make_report(args.out, chosen, request, _Progress(), _announce)
     for view in report.views:

@@ -10,6 +10,7 @@ from typing import Any
 from cli import _types
 from cli._common import make_parser, run
 from cli._places import require_folder
+from omni.device import LM_DTYPES
 
 Kinds = dict[str, Callable[[str], float]]  # of an option's number, by its name
 DESCRIPTION = """\
@@ -50,6 +51,8 @@ def _add_input_and_model(
     g = parser.add_argument_group("model")
     g.add_argument("--lm", type=_types.some, default=default["lm"],
         help="nanochat: auto (your newest, else the demo LM), demo, a folder, d12, sft:d20")  # fmt: skip
+    g.add_argument("--lm-dtype", default="auto", choices=["auto", *LM_DTYPES],
+        help="what the LM computes in; auto: fp32 on a CPU, bf16 on a card, fp16 on one without bf16")  # fmt: skip
     g.add_argument("--prompt", help="text after the audio; by default what the checkpoint needs")
     g.add_argument("--audio-first", action="store_true",
         help="soft tokens before bos instead of after it, for comparison")  # fmt: skip
@@ -100,6 +103,8 @@ def _add_output_and_speed(
     g.add_argument("--runs", type=_types.path, default=Path("runs"), metavar="DIR",
         help="where runs are kept")  # fmt: skip
     g.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    g.add_argument("--allow-mixed", action="store_true",
+        help="resume with the LM in another dtype than the run was begun in; provenance says so")  # fmt: skip
     g.add_argument("--eval-every", type=kind["eval_every"], default=default["eval_every"],
         help="steps between evaluations; 0: a fifth of all")  # fmt: skip
     g.add_argument("--save-every", type=kind["save_every"], default=default["save_every"],

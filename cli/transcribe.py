@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cli import _types
 from cli._common import make_parser, run
+from omni.device import LM_DTYPES
 from omni.encoder import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--checkpoint", default="best", choices=["best", "last", "init"],
         help="which projector of the run")  # fmt: skip
     g.add_argument("--lm", type=_types.some, help="where the run's LM lies now, if it was moved")
+    g.add_argument("--lm-dtype", default="auto", choices=["auto", *LM_DTYPES],
+        help="what the LM computes in; auto: fp32 on a CPU, bf16 on a card, fp16 on one without bf16")  # fmt: skip
     g.add_argument("--encoder", type=_types.some, default=DEFAULT_ENCODER,
         help="folder or hub id")  # fmt: skip
     g = parser.add_argument_group("decoding")
@@ -86,7 +89,12 @@ def command(args: argparse.Namespace) -> int:
             trained = load_run(args.run) if args.run else newest_run(args.runs)
             print(f"run: {trained.path}")
             transcriber = load_transcriber(
-                trained, args.checkpoint, args.lm, args.encoder, pick_device(args.device)
+                trained,
+                args.checkpoint,
+                args.lm,
+                args.encoder,
+                pick_device(args.device),
+                args.lm_dtype,
             )
         sampling = Sampling(args.temperature, args.top_k, args.seed)
         waves = itertools.chain([first], waves)

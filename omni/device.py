@@ -1,11 +1,17 @@
-"""Which torch device a command computes on, the one place where `auto` is decided; and which of
-several processes it is. Must not know what is computed, nor import torch to check a name.
+"""Which torch device a command computes on, and in which dtype its LM, the one place where `auto` is
+decided; and which of several processes it is. Must not know what is computed, nor import torch to check a name.
 """
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from omni.errors import OmniError
+
+if TYPE_CHECKING:
+    import torch
+
+LM_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}  # by option, as torch says
 
 
 def is_device_name(name: str) -> bool:
@@ -47,6 +53,32 @@ def pick_device(name: str, local_rank: int | None = None) -> str:
         raise OmniError(f"torch sees {there} CUDA devices, the last is {last}", name, f"use {last}")
     torch.cuda.set_device(index)
     return name
+
+
+def pick_dtype(name: str, device: "str | torch.device") -> "torch.dtype":
+    """What the LM's matrices are held and multiplied in.
+
+    Args:
+        name: a key of `LM_DTYPES`, or "auto": fp32 on a CPU; on a card bf16, or fp16 where it would
+            have to emulate that (before Ampere).
+        device: where the LM goes; `pick_device` has made it current.
+
+    Raises:
+        OmniError: no such name.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.device(device).type == "cpu":
+            return torch.float32
+        own = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if own else torch.float16
+    if name not in LM_DTYPES:
+        choices = f"auto, {', '.join(LM_DTYPES)}"
+        raise OmniError("no such dtype", f"--lm-dtype {name}", f"use one of {choices}")
+    found = getattr(torch, LM_DTYPES[name])
+    assert isinstance(found, torch.dtype)
+    return found
 
 
 def launcher_number(environment: Mapping[str, str], name: str, least: int = 0) -> int:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import safetensors.torch
 import torch
@@ -58,6 +58,7 @@ class RunState(TypedDict):
     rng: Tensor
     eval: str
     world: Annotated[int, Field(ge=1)]
+    scale: NotRequired[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,14 @@ def create_run(path: Path, config: RunConfig, provenance: Provenance) -> Run:
         text = json.dumps(content, indent=2, sort_keys=True) + "\n"
         write_whole(path / f"{name}.json", text.encode())
     return load_run(path)
+
+
+def record_dtype(run: Run, dtype: str) -> None:
+    """The LM computes in another dtype from here on: provenance says so, and what it was before."""
+    before = [*run.provenance.get("lm_dtypes_before", []), run.provenance["lm_dtype"]]
+    provenance = {**run.provenance, "lm_dtype": dtype, "lm_dtypes_before": before}
+    text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
+    write_whole(run.path / "provenance.json", text.encode())
 
 
 def save_projector(path: Path, which: str, projector: Projector) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from omni.audio import SAMPLE_RATE
 from omni.bridge.projector import Projector
 from omni.bridge.prompt import Template
+from omni.device import pick_dtype
 from omni.encoder import DEFAULT_ENCODER
 from omni.errors import OmniError
 from omni.evaluation.decode import GREEDY, Sampling, decode
@@ -180,6 +181,7 @@ def load_transcriber(
     lm: str | None = None,
     encoder: str = DEFAULT_ENCODER,
     device: str = "cpu",
+    lm_dtype: str = "auto",
 ) -> Transcriber:
     """The models a run was trained with, each checked against the run's provenance.
 
@@ -187,12 +189,15 @@ def load_transcriber(
         which: the projector's checkpoint, "best", "last" or "init".
         lm: where the LM lies now, if it has moved; None takes the run's own path.
         encoder: a folder or hub id.
+        lm_dtype: as `pick_dtype` takes it.
 
     Raises:
         OmniError: an LM or encoder with other weights than the run was trained with, or features
             computed by another version of this program.
     """
-    frozen, tok, _ = load_checkpoint(lm or run.config["lm"], device)
+    frozen, tok, _ = load_checkpoint(
+        lm or run.config["lm"], device, dtype=pick_dtype(lm_dtype, device)
+    )
     run.check_lm(frozen, lm or "")
     features = run.provenance["fingerprint_config"]
     whisper = load_encoder(encoder, device)

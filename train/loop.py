@@ -19,6 +19,7 @@ from omni import runs
 from omni.bridge.projector import Projector, build_projector
 from omni.bridge.prompt import Template, choose_template
 from omni.bridge.room import make_room
+from omni.device import pick_dtype
 from omni.encoder import frames_per_second
 from omni.errors import OmniError, enough_memory, halved
 from omni.evaluation.evaluate import evaluate, keep_own
@@ -37,6 +38,7 @@ from train.memory import keep_primitives_few, memory_gb
 from train.options import TrainOptions
 from train.ranks import Peers, ranks
 from train.resume import Seen, provenance, refuse_other_inputs, refuse_overwriting, resumable
+from train.scaling import LossScale
 from train.sides import choose_sides
 from train.step import StepFigures, Trainee, learning_rate, make_optimizer, train_step
 from train.stream import START, Packed, Position
@@ -152,6 +154,7 @@ def _open(
         lm, inputs.tok, inputs.projector, inputs.template,
         make_optimizer(inputs.projector, options.lr),
         options.micro_batch_size or options.batch_size, options.clip, options.ctc_weight,
+        LossScale.of(lm.dtype),
     )  # fmt: skip
     page = folder if peers.rank == 0 else None
     tracker = Tracker(page, inputs.config(), options.wandb, inputs.options.steps)
@@ -168,7 +171,9 @@ def _read(options: TrainOptions, peers: Peers) -> _Inputs:
     """The LM, the data and a new projector."""
     with enough_memory("the LM and the projector", halved(options.hidden, "--hidden")):
         sides = choose_sides(options.shards, options.weights, options.eval_shards)
-        lm, tok, meta = load_checkpoint(options.lm, peers.device)
+        lm, tok, meta = load_checkpoint(
+            options.lm, peers.device, dtype=pick_dtype(options.lm_dtype, peers.device)
+        )
         lm.activation_checkpointing = options.checkpoint_activations
         lm_hash = lm.fingerprint()
         if options.compile:
@@ -197,7 +202,7 @@ def _read(options: TrainOptions, peers: Peers) -> _Inputs:
 
 def _begin(inputs: _Inputs, folder: Path, command: Sequence[str]) -> runs.RunState | None:
     """On rank 0: the state to go on from, or None and a new run folder."""
-    state = resumable(inputs.options, inputs.data, folder)
+    state = resumable(inputs.options, inputs.data, folder, str(inputs.lm.dtype))
     if state is None:
         # Of a start that was killed before its first checkpoint.
         (folder / "metrics.jsonl").unlink(missing_ok=True)
@@ -336,6 +341,8 @@ def _save(session: _Session) -> None:
         "eval": json.dumps(session.last_eval),
         "world": session.peers.world,
     }
+    if trainee.scale.value != 1:
+        state["scale"] = [trainee.scale.value, trainee.scale.good]
     runs.save_state(session.folder, state)
     runs.save_projector(session.folder, "last", trainee.projector)
 
@@ -353,6 +360,9 @@ def _restore(session: _Session, state: runs.RunState) -> None:
         session.trainee.optimizer,
         str(session.folder / "state.pt"),
     )
+    if "scale" in state and session.trainee.lm.dtype == torch.float16:
+        value, good = state["scale"]
+        session.trainee.scale = LossScale(value, int(good))
     session.step, session.best = state["step"], state["best"]
     session.position = Position(*state["position"])
     session.last_eval = json.loads(state["eval"])

@@ -8,7 +8,6 @@ import resource
 
 import torch
 
-
 PRIMITIVES = 64  # of oneDNN, kept at once: a step of a projector takes some ten
 
 

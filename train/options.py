@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # brings pydantic, which --help needs not
 FREE = frozenset(
     {
         "workers", "wandb", "device", "shards", "eval_shards", "eval_limit", "decode_limit",
-        "micro_batch_size", "checkpoint_activations",
+        "micro_batch_size", "checkpoint_activations", "lm_dtype", "allow_mixed",
     }
 )  # fmt: skip
 
@@ -51,6 +51,8 @@ class TrainOptions:
     weights: tuple[float, ...] = ()
     eval_shards: tuple[str, ...] = ()
     lm: str = "auto"
+    lm_dtype: str = "auto"
+    allow_mixed: bool = False
     prompt: str | None = None
     audio_first: bool = False
     projector: str = "mlp"

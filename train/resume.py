@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from omni import runs
+from omni.device import LM_DTYPES
 from omni.errors import OmniError
 from omni.formats.run_files import Content, Provenance
 from omni.nanochat.config import ModelMeta
@@ -60,11 +61,17 @@ def refuse_overwriting(folder: Path, resume: bool) -> None:
         raise OmniError("there is a run already", str(folder), "add --resume, or another --run")
 
 
-def resumable(options: TrainOptions, data: TrainingData, folder: Path) -> runs.RunState | None:
+def resumable(
+    options: TrainOptions, data: TrainingData, folder: Path, dtype: str
+) -> runs.RunState | None:
     """The state to go on from, or None to start.
 
+    Args:
+        dtype: the LM's, as torch names it.
+
     Raises:
-        OmniError: it was begun on other data or with another recipe; it has lost its state.
+        OmniError: it was begun on other data, with another recipe or in another dtype; it has lost
+            its state.
     """
     if not os.path.lexists(folder / "state.pt"):
         _refuse_without_state(folder)
@@ -85,7 +92,24 @@ def resumable(options: TrainOptions, data: TrainingData, folder: Path) -> runs.R
             where=str(folder),
             mend="repeat the options of the first start, or choose another --run",
         )
-    return runs.load_state(folder)
+    _same_dtype(run, dtype, options.allow_mixed)
+    state = runs.load_state(folder)
+    if run.provenance["lm_dtype"] != dtype:
+        runs.record_dtype(run, dtype)
+    return state
+
+
+def _same_dtype(run: runs.Run, dtype: str, allow_mixed: bool) -> None:
+    begun = run.provenance["lm_dtype"]
+    if begun == dtype or allow_mixed:
+        return
+    names = {f"torch.{long}": short for short, long in LM_DTYPES.items()}
+    then, now = names.get(begun, begun), names.get(dtype, dtype)
+    raise OmniError(
+        f"the run was begun with its LM in {then}, this is {now}",
+        where=str(run.path),
+        mend=f"give --lm-dtype {then}, or --allow-mixed, or choose another --run",
+    )
 
 
 def _refuse_without_state(folder: Path) -> None:

@@ -22,6 +22,7 @@ from omni.nanochat.tokenizer import Tokenizer
 from train.ctc import ctc_loss, token_directions, unserved
 from train.draws import Draws, augmented
 from train.ranks import all_reduce
+from train.scaling import LossScale
 from train.stream import Packed
 
 
@@ -42,7 +43,7 @@ class StepFigures:
 @dataclass
 class Trainee:
     """What a step works on. `micro` is the number of samples in one forward pass; `ctc` the
-    weight of the auxiliary loss of ctc.py."""
+    weight of the auxiliary loss of ctc.py, `scale` of the loss for an LM in fp16."""
 
     lm: NanoChat
     tok: Tokenizer
@@ -52,6 +53,7 @@ class Trainee:
     micro: int = 32
     clip: float = 1.0
     ctc: float = 0.0
+    scale: LossScale = field(default_factory=LossScale)
     _directions: list[Tensor] = field(default_factory=list, repr=False)
 
     def directions(self) -> Tensor:
@@ -85,19 +87,23 @@ def train_step(trainee: Trainee, packed: Packed, lr: float) -> StepFigures:
     Raises:
         OmniError: the loss or the gradient is not finite; names the batch. Nothing was updated.
     """
-    sums = backward(trainee, packed)
     parameters = [p for g in trainee.optimizer.param_groups for p in g["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, trainee.clip)
-    # The one place where a step waits for the device.
-    nll, correct, n_tokens, n_soft, n_frames, n_padded, n_unserved, norm = torch.cat(
-        [sums, norm.double().reshape(1).to(sums.device)]
-    ).tolist()
+    while True:
+        sums = backward(trainee, packed)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, trainee.clip)
+        # The one place where a step waits for the device.
+        nll, correct, n_tokens, n_soft, n_frames, n_padded, n_unserved, norm = torch.cat(
+            [sums, norm.double().reshape(1).to(sums.device)]
+        ).tolist()
+        if math.isfinite(norm) or not (math.isfinite(nll) and trainee.scale.lower()):
+            break
     if not (math.isfinite(nll) and math.isfinite(norm)):
         raise OmniError(
             f"loss {nll / n_tokens:.3g}, gradient norm {norm:.3g}",
             where=f"pass {packed.at.number}, batch {packed.at.batch}: {' '.join(packed.keys[:4])}",
             mend="lower --lr, or look at these utterances; the last checkpoint is whole",
         )
+    trainee.scale.passed(trainee.lm.dtype)
     for group in trainee.optimizer.param_groups:
         group["lr"] = lr
     trainee.optimizer.step()
@@ -136,6 +142,8 @@ def backward(trainee: Trainee, packed: Packed) -> Tensor:
     for p in parameters:
         if p.grad is None:  # an empty share
             p.grad = torch.zeros_like(p)
+        elif trainee.scale.value != 1:
+            p.grad.div_(trainee.scale.value)
     all_reduce([sums, *(p.grad for p in parameters if p.grad is not None)])
     return torch.cat([sums, counts])
 
@@ -181,9 +189,10 @@ def _micro_step(trainee: Trainee, part: _Host, total: Tensor) -> Tensor:
     features = part.features.to(device, non_blocking=True)
     if part.draws is not None:
         features = augmented(features, part.draws)
-    # The projector alone: the LM is in its own dtype already, and autocast would take its norms
-    # and squares through fp32.
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    # The projector alone, in the LM's dtype on a card: the LM is in it already, and autocast would
+    # take its norms and squares through fp32.
+    half = lm.dtype if lm.dtype != torch.float32 else torch.bfloat16
+    with torch.autocast(device.type, half, enabled=device.type == "cuda" and lm.dtype == half):
         dtype = trainee.projector.row_head.weight.dtype
         lengths = torch.tensor(part.n_frames).to(device, non_blocking=True)
         soft = trainee.projector(features.to(dtype), lengths)
@@ -192,7 +201,7 @@ def _micro_step(trainee: Trainee, part: _Host, total: Tensor) -> Tensor:
     loss = losses.nll.sum()
     if trainee.ctc:
         loss = loss + trainee.ctc * ctc_loss(trainee.directions(), soft.rows, part.n_soft, part.ids)
-    (loss / total).backward()
+    (loss * trainee.scale.value / total).backward()
     return torch.stack([losses.nll.detach().double().sum(), losses.correct.sum().double()])
 
 

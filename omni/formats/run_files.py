@@ -100,7 +100,8 @@ class Content(TypedDict):
 @with_config(_OPEN)
 class Provenance(TypedDict):
     """provenance.json. held_out: ids of training splits that evaluate; empty where a split does.
-    content: of the training splits, which a resumed run must find again."""
+    content: of the training splits, which a resumed run must find again. lm_dtype: what the LM
+    computes in; lm_dtypes_before: what it did before a resumption under `--allow-mixed`."""
 
     fingerprint: str
     fingerprint_config: FeatureConfig
@@ -111,6 +112,7 @@ class Provenance(TypedDict):
     lm_hash: str
     lm_kind: str
     lm_dtype: str
+    lm_dtypes_before: NotRequired[list[str]]
     seed: NotRequired[int]
     command: NotRequired[list[str]]
     versions: NotRequired[dict[str, str]]

@@ -12,13 +12,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from omni.device import pick_dtype
 from omni.errors import OmniError
 from omni.formats.checked import read_json
 from omni.formats.tensors import read_tensors
-from omni.nanochat.build import from_state_dict
+from omni.nanochat.build import cast_matrices, from_state_dict
 from omni.nanochat.config import ModelMeta
 from omni.nanochat.discovery import CheckpointFiles, find_checkpoint, kind_from_meta
-from omni.nanochat.model import NanoChat
+from omni.nanochat.model import FP16_ROOT, Block, NanoChat
 from omni.nanochat.tokenizer import Tokenizer
 
 
@@ -37,30 +38,31 @@ def load_checkpoint(
         device: where the model goes.
         softcap: override, see `from_state_dict`; None takes the meta's "softcap", if it has one.
         rope_bf16: override, see `from_state_dict`; None takes the meta's "rope_bf16".
-        dtype: of the matrices; None means bfloat16 on a CUDA device and float32 elsewhere.
+        dtype: of the matrices; None takes what `pick_dtype` takes for "auto".
 
     Returns:
         (model, tokenizer, meta). `meta` is the checkpoint's own plus "kind" ("base", "mid", "sft"
         or "rl"), "path" (of the model file) and "source" (how it was found).
 
     Raises:
-        OmniError: nothing there, a damaged or foreign file, a key that fits no era, or a
-            tokenizer of another model.
+        OmniError: nothing there, a damaged or foreign file, a key that fits no era, a tokenizer of
+            another model, or an LM that fp16 can't hold.
     """
     files = find_checkpoint(path_or_name)
     meta = read_meta(files.meta)
     tokenizer = Tokenizer.load(files.tokenizer)
     _check_tokenizer(tokenizer, files, meta)
     if dtype is None:
-        dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+        dtype = pick_dtype("auto", device)
     state = read_state(files.model)
     # nanochat writes neither; a user whose checkpoint is ambiguous can, once and for all commands.
     softcap = meta.get("softcap") if softcap is None else softcap
     rope_bf16 = meta.get("rope_bf16") if rope_bf16 is None else rope_bf16
     try:
         lm = from_state_dict(
-            state, meta["model_config"], meta.get("user_config"), softcap, rope_bf16, dtype
-        )
+            state, meta["model_config"], meta.get("user_config"), softcap, rope_bf16,
+            torch.float32 if dtype == torch.float16 else dtype,
+        )  # fmt: skip
     except OmniError as error:
         where = f"{files.model}, {error.where}" if error.where else str(files.model)
         raise OmniError(error.what, where, error.mend) from error
@@ -72,7 +74,13 @@ def load_checkpoint(
         file=sys.stderr,
     )
     meta["kind"], meta["path"], meta["source"] = kind, str(files.model), files.source
-    return lm.to(device), tokenizer, meta
+    if dtype == torch.float16:
+        lm.loaded_fingerprint = lm.fingerprint()
+        cast_matrices(lm, dtype)
+    lm = lm.to(device)
+    if dtype == torch.float16:
+        _refuse_overflow(lm, tokenizer, str(files.model))
+    return lm, tokenizer, meta
 
 
 def read_meta(file: Path) -> ModelMeta:
@@ -106,6 +114,29 @@ def read_state(file: Path) -> dict[str, Tensor]:
         OmniError: truncated, no tensor file, or anything but a plain dict of tensors.
     """
     return read_tensors(file)
+
+
+@torch.no_grad()
+def _refuse_overflow(lm: NanoChat, tokenizer: Tokenizer, where: str) -> None:
+    """nanochat trains in bf16, whose numbers reach as far as fp32's; fp16 ends at 65,504. A row of
+    the LM's own tokens must stay within: what the MLPs square, and the logits."""
+    ids = torch.linspace(0, lm.config.vocab_size - 1, min(255, lm.config.sequence_len - 1)).long()
+    row = torch.cat([torch.tensor([tokenizer.special("bos")]), ids])[None].to(lm.device)
+    largest: list[Tensor] = []
+    hooks = [
+        cast(Block, block).mlp.c_fc.register_forward_hook(lambda _, __, y: largest.append(y.max()))
+        for block in cast(torch.nn.ModuleList, lm.transformer["h"])
+    ]
+    logits = lm(row)
+    for hook in hooks:
+        hook.remove()
+    fits = bool(torch.isfinite(logits).all()) and all(bool(y < FP16_ROOT) for y in largest)
+    if not fits:
+        raise OmniError(
+            "this LM computes with numbers that fp16 can't hold",
+            where,
+            "give --lm-dtype fp32, or bf16 (slow where the card has no bf16 of its own)",
+        )
 
 
 def _check_tokenizer(tokenizer: Tokenizer, files: CheckpointFiles, meta: ModelMeta) -> None:

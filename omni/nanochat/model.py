@@ -24,6 +24,7 @@ from omni.nanochat.eras import Era
 from omni.nanochat.positions import rope_table, window_sizes
 
 SMEAR_WIDTH = 24  # channels the smear gate reads
+FP16_ROOT = 255.0  # its square is the last that fp16 holds
 
 
 def norm(x: Tensor) -> Tensor:
@@ -116,7 +117,11 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # In place where autograd keeps neither side: this is the widest tensor of a layer.
-        x = F.relu(self.c_fc(x), inplace=True)
+        x = self.c_fc(x)
+        if x.dtype == torch.float16:  # a square beyond its range would end the row in NaN
+            x = F.hardtanh(x, 0.0, FP16_ROOT, inplace=True)
+        else:
+            x = F.relu(x, inplace=True)
         return self.c_proj(x.square() if x.requires_grad else x.square_())
 
 
@@ -160,6 +165,7 @@ class NanoChat(nn.Module):
         super().__init__()
         self.config, self.era = config, era
         self.activation_checkpointing = False
+        self.loaded_fingerprint: str | None = None  # of weights that a cast has rounded since
         self._compiled: list[Callable[..., Tensor]] = []
         V = vocab_rows or -(-config.vocab_size // 64) * 64
         ve_layers = config.ve_layers if era.ve_gate_width else []
@@ -317,8 +323,11 @@ class NanoChat(nn.Module):
 
         A checkpoint has one fingerprint, be it computed in fp32 on a CPU or in bf16 on a GPU, so
         that a run made on the one is recognised on the other. It does not see a change of fp32
-        weights that bf16 would round away: `exact_hash` does.
+        weights that bf16 would round away: `exact_hash` does. fp16 has fewer exponents than bf16:
+        there it is that of the weights as they were loaded.
         """
+        if self.dtype == torch.float16 and self.loaded_fingerprint is not None:
+            return self.loaded_fingerprint
         return _hash(
             (key, t.to(torch.bfloat16 if t.ndim > 1 else torch.float32))
             for key, t in sorted(self.state_dict().items())

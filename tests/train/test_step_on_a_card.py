@@ -120,6 +120,22 @@ def test_a_projectors_norms_take_one_kernel_each(name: str) -> None:
             assert not [op.name for op in operations.seen if op.name in ("pow", "rsqrt")]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_projector_computes_in_the_dtype_of_the_lm(
+    dtype: torch.dtype, step: tuple[Trainee, Operations]
+) -> None:
+    trainee, operations = step
+    for name, p in list(trainee.lm.named_parameters()):
+        if p.ndim > 1:
+            module, _, last = name.rpartition(".")
+            cast = torch.nn.Parameter(p.detach().to(dtype), requires_grad=False)
+            setattr(trainee.lm.get_submodule(module), last, cast)
+    backward(trainee, pack())
+    # Not bmm: where nobody chooses a kernel, attention computes in fp32.
+    products = [op for op in operations.seen if op.name in ("mm", "addmm")]
+    assert {op.dtype for op in products} == {dtype}
+
+
 def test_the_table_of_ctc_is_made_once_and_no_value_table_with_it(
     step: tuple[Trainee, Operations],
 ) -> None:
