@@ -144,7 +144,7 @@ def test_it_is_what_autograd_keeps_on_a_card(
     packed = Packed(torch.randn(3, 400, 48).half(), torch.full((3,), 400), [TEXT] * 3, ["k"] * 3, START, START, 3)  # fmt: skip
     template = choose_template({"kind": "sft"})
     n_text = len(TOK.encode(TEXT))
-    host = train.step._Host(packed.features, [400] * 3, packed.texts, packed.keys, [100] * 3, [TOK.encode(TEXT)] * 3)  # fmt: skip
+    host = train.step._Host(packed.features, None, [400] * 3, packed.texts, packed.keys, [100] * 3, [TOK.encode(TEXT)] * 3)  # fmt: skip
     monkeypatch.setattr(train.step, "_host", lambda *_: host)
     # CTC knows no fake tensors: its own table of states is left out on both sides.
     monkeypatch.setattr("train.ctc.F.ctc_loss", lambda log_p, *_, **__: log_p.exp().sum())
