@@ -11,12 +11,15 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cli import _types
 from cli._common import explain, make_parser, run
 from omni.encoder import DEFAULT_ENCODER
 from omni.errors import OmniError
+
+if TYPE_CHECKING:
+    from omni.nvidia import Nvidia
 
 PACKAGES = (
     "torch",
@@ -87,7 +90,7 @@ def findings(args: argparse.Namespace) -> Iterator[Finding]:
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("packages", check_versions),
         ("torchaudio", lambda: [check_torchaudio()]),
-        ("device", lambda: [check_device()]),
+        ("device", check_device),
         ("codecs", check_codecs),
         ("disk", lambda: [check_disk(args.out)]),
         ("encoder", lambda: [check_encoder(args.encoder)]),
@@ -135,17 +138,61 @@ def check_torchaudio() -> Finding:
     return Finding("ok", "torchaudio loads beside this torch")
 
 
-def check_device() -> Finding:
-    """A GPU, or a CPU and what that means."""
+def check_device() -> Iterator[Finding]:
+    """A GPU that torch can use, one that it can't and what to install, or a CPU and what that means."""
     import torch
 
+    from omni.nvidia import find_nvidia
+
+    nvidia, built = find_nvidia(), torch.version.cuda
     if torch.cuda.is_available():
-        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        return Finding("ok", f"CUDA {torch.version.cuda}: {names}")
-    threads = torch.get_num_threads()
+        driver = ".".join(map(str, nvidia.driver)) if nvidia.driver else "of unknown version"
+        yield Finding("ok", f"torch is built with CUDA {built}, the driver is {driver}")
+        for i in range(torch.cuda.device_count()):
+            name, capability = torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)
+            yield _check_kernels(f"cuda:{i}", name, capability, torch.cuda.get_arch_list())
+    elif nvidia.devices:
+        yield _check_idle_card(nvidia, built)
+    else:
+        threads = torch.get_num_threads()
+        mend = "about a second of whisper-base a clip and core"
+        yield Finding("note", f"no GPU, {threads} CPU threads", mend)
+
+
+def _check_kernels(
+    device: str, name: str, capability: tuple[int, int], built_for: list[str]
+) -> Finding:
+    from omni.nvidia import has_kernels
+
+    kind = f"{device} is a {name}, compute capability {capability[0]}.{capability[1]}"
+    if has_kernels(capability, built_for):
+        return Finding("ok", kind)
     return Finding(
-        "note", f"no GPU, {threads} CPU threads", "about a second of whisper-base a clip and core"
+        "bad",
+        f"{kind}: this torch has no kernels for it ({' '.join(built_for)})",
+        "install a torch for an older or newer CUDA, whichever knows the card, or use --device cpu",
     )
+
+
+def _check_idle_card(nvidia: "Nvidia", built: str | None) -> Finding:
+    """Why torch does not use what is there."""
+    from omni.device import why_no_cuda
+    from omni.nvidia import driver_mend, parse_cuda, too_old
+
+    there = f"an NVIDIA device ({nvidia.devices[0]}) that torch can't use"
+    if built is None:
+        what = "this torch was built for CPUs alone"
+        mend = "install torch and torchaudio with CUDA: pip install --force-reinstall from PyPI"
+        return Finding("bad", f"{there}: {what}", mend)
+    fault = too_old(nvidia, parse_cuda(built))
+    if fault:
+        return Finding("bad", f"{there}: {fault}", driver_mend(parse_cuda(built)))
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return Finding(
+            "note", f"{there}: CUDA_VISIBLE_DEVICES hides it", "unset it to use the card"
+        )
+    mend = "give a container the card (docker run --gpus all); look at nvidia-smi and dmesg"
+    return Finding("bad", f"{there}: {why_no_cuda()}", mend)
 
 
 def check_codecs() -> Iterator[Finding]:

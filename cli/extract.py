@@ -15,6 +15,7 @@ from omni.errors import OmniError
 
 if TYPE_CHECKING:  # importing them takes seconds, which --help should not
     from extract.engines import Rank
+    from extract.placement import Placement
     from extract.run import Settings
     from omni.formats.manifest import Manifest
     from omni.whisper.encoder import WhisperEncoder
@@ -97,7 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
     speed.add_argument(
         "--ray-workers",
         type=_types.whole(1),
-        help="actors (default: one for each GPU of the cluster, else 2)",
+        help="actors (default: one for each GPU of the cluster; without GPUs one for each --threads "
+        "of its CPUs, or for each node)",
     )
     speed.add_argument(
         "--rank", type=_types.whole(), help="of this process (default: torchrun's or SLURM's, or 0)"
@@ -258,17 +260,21 @@ def extract_manifests(args: argparse.Namespace, manifests: "Sequence[Manifest]")
     from extract.estimate import estimate
     from extract.run import extract_split, summary, summary_json
     from omni.device import pick_device
+    from omni.errors import enough_memory
     from omni.formats.shard_writer import write_json
     from omni.whisper.encoder import load_encoder
 
     rank = find_rank(args)
-    device = pick_device(args.device, rank.local_rank)
+    placement = find_placement(args)
+    # Actors compute elsewhere: here the weights are but hashed.
+    device = "cpu" if placement else pick_device(args.device, rank.local_rank)
     if args.threads:
         import torch
 
         torch.set_num_threads(args.threads)
-    encoder = load_encoder(args.encoder, device)
-    settings = make_settings(args, encoder)
+    with enough_memory("the encoder", "give a smaller --encoder, or --device cpu"):
+        encoder = load_encoder(args.encoder, device)
+    settings = make_settings(args, encoder, placement)
     if args.dry_run:
         print("\n".join(estimate(manifest, encoder, settings, rank) for manifest in manifests))
         return 0
@@ -279,15 +285,18 @@ def extract_manifests(args: argparse.Namespace, manifests: "Sequence[Manifest]")
     return EXIT_FAILURES if any(outcome.failures for outcome in outcomes) else 0
 
 
-def make_settings(args: argparse.Namespace, encoder: "WhisperEncoder") -> "Settings":
-    """Options and their defaults, which depend on the device and the corpus."""
+def make_settings(
+    args: argparse.Namespace, encoder: "WhisperEncoder", placement: "Placement | None" = None
+) -> "Settings":
+    """Options and their defaults, which depend on the device that computes and the corpus."""
     from extract.plan import SHARD_SIZE
     from extract.run import Settings
     from omni.whisper.encoder import parse_layers
     from omni.whisper.window import EXACT, make_window
 
     window = make_window(args.window, args.margin)
-    on_gpu = encoder.device.type == "cuda"
+    on_gpu = (placement.device if placement else encoder.device.type) == "cuda"
+    decoders = min(16, os.cpu_count() or 1) if on_gpu else 2
     # Fitted windows differ in length, so a CPU gains nothing by waiting for a second one.
     default_batch = 1 if window != EXACT and not on_gpu else BATCH_SIZE["cuda" if on_gpu else "cpu"]
     embedded = args.split.startswith(("demo", "noise", "smoke")) and args.root is None
@@ -297,26 +306,25 @@ def make_settings(args: argparse.Namespace, encoder: "WhisperEncoder") -> "Setti
         shard_size=args.shard_size or (SMALL_SHARD_SIZE if embedded else SHARD_SIZE),
         limit=args.limit,
         batch_size=args.batch_size or default_batch,
-        decode_workers=args.workers or (min(16, os.cpu_count() or 1) if on_gpu else 2),
+        decode_workers=args.workers or (placement.decoders if placement else decoders),
         max_failures=args.max_failures,
         overwrite=args.overwrite,
         repair=args.repair,
         dtype=args.dtype,
-        ray_workers=count_ray_workers(args),
+        placement=placement,
         window=window,
         allow_mixed=args.allow_mixed,
     )
 
 
-def count_ray_workers(args: argparse.Namespace) -> int:
-    """0 for the local engine; else what is asked for, or an actor for each GPU of the cluster."""
+def find_placement(args: argparse.Namespace) -> "Placement | None":
+    """None for the local engine; else where the cluster's actors compute, and how many."""
     if args.engine == "local":
-        return 0
-    if args.ray_workers:
-        return args.ray_workers
-    from extract.ray_engine import cluster_gpus
+        return None
+    from extract.placement import place
+    from extract.ray_engine import cluster_nodes
 
-    return cluster_gpus() or 2
+    return place(cluster_nodes(), args.device, args.ray_workers, args.threads)
 
 
 def find_rank(args: argparse.Namespace) -> "Rank":

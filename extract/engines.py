@@ -4,17 +4,17 @@ No coordinator: the plan is a pure function, a shard belongs to rank `shard % wo
 finds all of them committed writes the index. Must not know how a shard is made.
 """
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from extract.claims import Kind, claim
 from extract.pipeline import Job, Progress, Stats, compute_name, extract_shards
+from extract.placement import Placement
 from extract.resume import Missing
 from omni.device import launcher_number
-from omni.errors import OmniError
+from omni.errors import OmniError, enough_memory, halved
 from omni.formats.shard_writer import open_for_writing, write_index
 from omni.whisper.encoder import WhisperEncoder
 
@@ -56,17 +56,17 @@ def run(
     encoder: WhisperEncoder,
     missing: Missing,
     progress: Progress | None = None,
-    ray_workers: int = 0,
+    placement: Placement | None = None,
     allow_mixed: bool = False,
 ) -> Stats:
     """Make this rank's missing shards, and the index if that was all.
 
     Args:
         job: the split.
-        encoder: loaded already.
+        encoder: loaded already; on this process's CPU where actors do the work.
         missing: this rank's, from `extract.resume`.
         progress: called now and then.
-        ray_workers: actors of a Ray cluster; 0: this process does the work.
+        placement: of the actors of a Ray cluster; None: this process does the work.
         allow_mixed: go on where another kind of device or another precision began.
 
     Raises:
@@ -74,15 +74,26 @@ def run(
     """
     stats = Stats()
     if missing.shards:
-        kind = Kind(encoder.device.type, compute_name(encoder))
+        here = Kind(encoder.device.type, compute_name(encoder))
+        kind = placement.kind if placement else here
         with claim(job.spec, kind, missing.shards, allow_mixed):
             open_for_writing(job.spec, missing.stale)
-            if ray_workers:
+            if placement:
                 from extract.ray_engine import run_ray
 
-                threads = torch.get_num_threads()  # the bytes may depend on it: the same everywhere
-                stats = run_ray(job, encoder, missing.shards, ray_workers, progress, threads)
+                stats = run_ray(job, encoder, missing.shards, placement, progress)
             else:
-                stats = extract_shards(job, encoder, missing.shards, progress)
+                with memory_for(job):
+                    stats = extract_shards(job, encoder, missing.shards, progress)
     write_index(job.spec, len(job.plan))
     return stats
+
+
+def memory_for(job: Job) -> contextlib.AbstractContextManager[None]:
+    """What makes shards inside may run out of memory, a card's or the host's.
+
+    Raises:
+        OmniError: it did; names the option that halves what is held.
+    """
+    mend = halved(job.batch_size, "--batch-size", "give --workers 1, or a smaller --encoder")
+    return enough_memory(f"batches of {job.batch_size} windows", mend)

@@ -14,6 +14,7 @@ from typing import TypedDict
 from extract.engines import Rank, run
 from extract.lengths import expected_seconds
 from extract.pipeline import Job, Stats, feature_config
+from extract.placement import Placement
 from extract.plan import make_plan, shards_of_rank
 from extract.progress import ProgressLine, stage_shares
 from extract.resume import missing_shards
@@ -49,7 +50,7 @@ class Settings:
     overwrite: bool
     repair: bool = False  # look at every byte of what is there, make faulty shards again
     dtype: StoredDtype = "float16"
-    ray_workers: int = 0  # actors of a Ray cluster; 0: this process
+    placement: Placement | None = None  # of the actors of a Ray cluster; None: this process
     window: Window = EXACT
     allow_mixed: bool = False  # go on on another kind of device or in another precision
 
@@ -98,7 +99,7 @@ def extract_split(
     seconds = [expected_seconds(*row) for shard in missing.shards for row in job.rows(shard)]
     require_disk(job, seconds, encoder.d_model)
     with ProgressLine(manifest.split, len(seconds), sum(seconds)) as progress:
-        stats = run(job, encoder, missing, progress, settings.ray_workers, settings.allow_mixed)
+        stats = run(job, encoder, missing, progress, settings.placement, settings.allow_mixed)
     index = write_index(job.spec, len(job.plan))
     return Outcome(
         split=manifest.split,

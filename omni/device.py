@@ -2,11 +2,14 @@
 decided; and which of several processes it is. Must not know what is computed, nor import torch to check a name.
 """
 
+import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from omni.errors import OmniError
+from omni.errors import OmniError, one_line, printable
+from omni.nvidia import find_nvidia
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +23,8 @@ def is_device_name(name: str) -> bool:
 
 
 def pick_device(name: str, local_rank: int | None = None) -> str:
-    """`auto` is a GPU if there is one (this rank's, where ranks share a machine), else the CPU.
+    """`auto` is a GPU if there is one (this rank's, where ranks share a machine), else the CPU; beside
+    a card that torch can't use a line on standard error says so, and why.
 
     The one place that sets CUDA's current device, for every command and rank: streams, events and
     pinned copies belong to it wherever no device is named.
@@ -40,10 +44,16 @@ def pick_device(name: str, local_rank: int | None = None) -> str:
         raise OmniError("no such device", option, "use auto, cpu, cuda or cuda:1")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu":
+            _warn_of_an_idle_card()
     if name == "cpu":
         return name
     if not torch.cuda.is_available():
-        raise OmniError("torch sees no CUDA device", option, "use --device cpu")
+        idle = f" ({why_no_cuda()})" if find_nvidia().devices else ""
+        mend = (
+            "omni-doctor says what to install; or use --device cpu" if idle else "use --device cpu"
+        )
+        raise OmniError(f"torch sees no CUDA device{idle}", option, mend)
     there = torch.cuda.device_count()
     if name == "cuda" and local_rank is not None:
         name = f"cuda:{local_rank % max(there, 1)}"
@@ -79,6 +89,34 @@ def pick_dtype(name: str, device: "str | torch.device") -> "torch.dtype":
     found = getattr(torch, LM_DTYPES[name])
     assert isinstance(found, torch.dtype)
     return found
+
+
+def _warn_of_an_idle_card() -> None:
+    """Nothing where there is none, or where it was hidden on purpose."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return
+    devices = find_nvidia().devices
+    if devices:
+        print(
+            printable(
+                f"warning: computing on the CPU, many times slower, though there is an NVIDIA device "
+                f"({devices[0]}): {why_no_cuda()}. omni-doctor says what to install; --device cpu is "
+                "silent"
+            ),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def why_no_cuda() -> str:
+    """torch's own reason for not using a card, in one line."""
+    import torch
+
+    try:
+        torch.cuda.init()
+    except Exception as error:  # AssertionError, RuntimeError, and what a broken driver may raise
+        return one_line(str(error)).rstrip(".")
+    return "torch gives no reason"
 
 
 def launcher_number(environment: Mapping[str, str], name: str, least: int = 0) -> int:

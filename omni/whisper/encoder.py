@@ -53,6 +53,11 @@ def load_encoder(
     return encoder
 
 
+def default_dtype(kind: str) -> torch.dtype:
+    """What is computed in on a kind of device ("cpu", "cuda") unless somebody says else."""
+    return torch.float32 if kind == "cpu" else torch.float16
+
+
 def frame_count(n_samples: int) -> int:
     """Frames kept of a recording: one for each that is begun."""
     return -(-n_samples // SAMPLES_PER_FRAME)
@@ -101,7 +106,7 @@ class WhisperEncoder:
         self.name = name
         self.source = source
         self.device = torch.device(device)
-        self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.float16)
+        self.dtype = dtype or default_dtype(self.device.type)
         own = {key.removeprefix("encoder."): value for key, value in tensors.items()}
         self.hash = encoder_hash(own)
         self.module = _build(config, own, name).to(self.device, self.dtype)

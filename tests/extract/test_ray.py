@@ -29,6 +29,7 @@ def cluster():
     ray = pytest.importorskip("ray")
     ray.init(
         num_cpus=2,
+        num_gpus=2,  # Ray believes it
         include_dashboard=False,
         log_to_driver=False,
         _node_ip_address="127.0.0.1",
@@ -79,6 +80,33 @@ def test_ray_workers_fit_windows_as_one_process_does(cluster, tmp_path: Path) ->
         fitted["dev-clean-000000.tar"]
         != deterministic_bytes(exact / "dev-clean")["dev-clean-000000.tar"]
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_actors_are_on_the_clusters_cards_though_the_driver_has_none(
+    cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cards are Ray's word alone, so the work itself is done on the CPU. Three actors are asked
+    for and two find a card: nobody waits for the third."""
+    corpus, notes = noise_tree(tmp_path, 20, seconds=0.5), tmp_path / "notes"
+    notes.mkdir()
+    folder, worker = tmp_path / "out" / "dev-clean", ray_engine._Worker
+
+    class Noting(worker):
+        def __init__(self, name: str, device: str, digest: str, threads: int) -> None:
+            claims = [path.name.split(".")[1] for path in folder.glob(".on-*")]
+            card = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+            (notes / str(os.getpid())).write_text(f"{device} {card} {claims[0]}")
+            super().__init__(name, "cpu", digest, threads)
+
+    monkeypatch.setattr(ray_engine, "_Worker", Noting)
+    more = ("--engine", "ray", "--ray-workers", "3")
+    args = command(corpus, tiny_encoder(tmp_path / "tiny"), tmp_path / "out", *more)
+    args[args.index("--device") + 1] = "auto"
+    assert main(args) == 0
+    noted = sorted(path.read_text() for path in notes.iterdir())
+    assert noted == ["cuda 0 on-cuda-float16", "cuda 1 on-cuda-float16"]
 
 
 @pytest.mark.slow

@@ -6,8 +6,10 @@
 import pytest
 import torch
 
+from omni import device
 from omni.device import pick_device
 from omni.errors import OmniError
+from omni.nvidia import Nvidia
 
 
 @pytest.fixture
@@ -53,3 +55,43 @@ def test_a_cpu_and_a_refusal_set_nothing(made_current: list[int]) -> None:
     with pytest.raises(OmniError, match=r"2 CUDA devices, the last is cuda:1"):
         pick_device("cuda:2")
     assert made_current == []
+
+
+@pytest.fixture
+def idle_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card that this torch finds no driver for."""
+
+    def init() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is\ntoo old (found version 12080).")
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    monkeypatch.setattr(
+        device, "find_nvidia", lambda: Nvidia(("/dev/nvidia0",), (570, 86), (12, 8))
+    )
+
+
+def test_auto_that_falls_back_beside_a_card_says_so_and_why(
+    idle_card: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pick_device("auto") == "cpu"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: computing on the CPU")
+    assert "/dev/nvidia0" in line
+    assert "too old (found version 12080). omni-doctor" in line
+    with pytest.raises(OmniError, match=r"no CUDA device \(The NVIDIA driver .*omni-doctor"):
+        pick_device("cuda")
+
+
+def test_who_asked_for_the_cpu_is_told_nothing(
+    idle_card: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pick_device("cpu") == "cpu"
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert pick_device("auto") == "cpu"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(device, "find_nvidia", Nvidia)
+    assert pick_device("auto") == "cpu"
+    assert capsys.readouterr().err == ""
