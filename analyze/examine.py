@@ -28,7 +28,7 @@ from omni.bridge.prompt import Template
 from omni.bridge.room import make_room, that_fit
 from omni.device import pick_dtype
 from omni.encoder import DEFAULT_ENCODER, frames_per_second
-from omni.errors import OmniError
+from omni.errors import OmniError, enough_memory
 from omni.evaluation.evaluate import evaluate
 from omni.evaluation.figures import Figures
 from omni.formats.shards import Sample
@@ -47,7 +47,8 @@ class Request:
 
     shards: folders, empty for those of the run; find: how splits are found below one. lm: empty
     for the one the run was trained with. points: in a picture, text and audio together. encoder:
-    folder or hub id of the features' encoder, whose decoder gives the cascade.
+    folder or hub id of the features' encoder, whose decoder gives the cascade. batch: utterances of a
+    forward pass, at most.
     """
 
     shards: Sequence[str] = ()
@@ -59,6 +60,7 @@ class Request:
     find: Callable[[str], Sequence[SplitIndex]] = find_splits
     encoder: str = DEFAULT_ENCODER
     lm_dtype: str = "auto"
+    batch: int = 32
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Setting:
     held_out: bool  # whether training saw none of the samples
     samples: Sequence[Sample]
     too_long: str  # a line on utterances that fit in no row of the LM; "" if there are none
+    batch: int = 32  # utterances of a forward pass, at most
 
     @property
     def frame_seconds(self) -> float:
@@ -95,6 +98,7 @@ def examine(run: Run, request: Request, progress: Progress = silent) -> RunView:
     cascade = hear(
         evidence.evaluated["trained"], setting.lm, setting.tok, setting.template, setting.samples,
         setting.splits[0].fingerprint_config, request.encoder, request.device, run.language,
+        request.batch,
     )  # fmt: skip
     progress("cascade", 1, 1)
     evidence = replace(evidence, cascade=cascade.figures)
@@ -138,12 +142,13 @@ def set_up(run: Run, request: Request) -> Setting:
     splits, ids = _splits(run, request)
     for split in splits:
         run.check_features(split.fingerprint, str(split.folder))
-    lm, tok, _ = load_checkpoint(
-        request.lm or str(run.config["lm"]),
-        request.device,
-        dtype=pick_dtype(request.lm_dtype, request.device),
-    )
-    run.check_lm(lm, request.lm)
+    with enough_memory("the LM", "give --device cpu, or a card with more memory"):
+        lm, tok, _ = load_checkpoint(
+            request.lm or str(run.config["lm"]),
+            request.device,
+            dtype=pick_dtype(request.lm_dtype, request.device),
+        )
+        run.check_lm(lm, request.lm)
     template = Template(**run.config["template"])
     paths = [str(entry.path) for split in splits for entry in split.shards]
     found = sample.load(paths, request.utterances, request.seed, ids)
@@ -161,6 +166,7 @@ def set_up(run: Run, request: Request) -> Setting:
         held_out,
         samples,
         too_long,
+        request.batch,
     )
 
 
@@ -181,7 +187,7 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
     for i, (name, projector, chosen, limit) in enumerate(jobs):
         progress("evaluate", i, len(jobs))
         evaluated[name] = evaluate(
-            s.lm, s.tok, projector, chosen, s.template, decode_limit=limit, n_examples=0,
+            s.lm, s.tok, projector, chosen, s.template, s.batch, decode_limit=limit, n_examples=0,
             language=s.run.language, rate=1 / s.frame_seconds,
         )  # fmt: skip
     progress("evaluate", len(jobs), len(jobs))
@@ -194,14 +200,14 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
     text = sample.read_text(s.lm, s.tok, samples, detail)
     return Evidence(
         text=text,
-        trained=sample.read_audio(s.lm, s.trained, samples, text, detail, progress),
-        untrained=sample.read_audio(s.lm, s.untrained, samples, text, detail, progress),
+        trained=sample.read_audio(s.lm, s.trained, samples, text, detail, progress, s.batch),
+        untrained=sample.read_audio(s.lm, s.untrained, samples, text, detail, progress, s.batch),
         partner=partner,
         labels=np.unique(texts, return_inverse=True)[1],
         frame_means=np.stack([_mean_frame(x) for x in samples]),
         evaluated=evaluated,
         lenses={
-            name: look(s.lm, s.tok, samples, s.template, projector, audio, progress)
+            name: look(s.lm, s.tok, samples, s.template, projector, audio, progress, s.batch)
             for name, projector, audio in inside
         },
         seed=seed,

@@ -111,7 +111,7 @@ def command(args: argparse.Namespace) -> int:
     from omni.bridge.room import make_room, that_fit
     from omni.device import pick_device, pick_dtype
     from omni.encoder import frames_per_second
-    from omni.errors import printable
+    from omni.errors import enough_memory, printable
     from omni.evaluation.cascade import add_cascade
     from omni.evaluation.evaluate import evaluate
     from omni.evaluation.figures import Judged
@@ -127,11 +127,12 @@ def command(args: argparse.Namespace) -> int:
     for split in splits:
         trained.check_features(split.fingerprint, split.split)
     device = pick_device(args.device)
-    lm, tok, _ = load_checkpoint(
-        args.lm or trained.config["lm"], device, dtype=pick_dtype(args.lm_dtype, device)
-    )
-    trained.check_lm(lm, args.lm or "")
-    projector = trained.projector(args.checkpoint, device)
+    with enough_memory("the LM", "give --device cpu, or a card with more memory"):
+        lm, tok, _ = load_checkpoint(
+            args.lm or trained.config["lm"], device, dtype=pick_dtype(args.lm_dtype, device)
+        )
+        trained.check_lm(lm, args.lm or "")
+        projector = trained.projector(args.checkpoint, device)
     template = Template(**trained.config["template"])
     print(f"{trained.path}, checkpoint {args.checkpoint}")
     room = make_room(lm, tok, template, projector.stack, stretch=0.0)

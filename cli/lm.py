@@ -43,10 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command(args: argparse.Namespace) -> int:
     """Print what the checkpoint is."""
+    from omni.errors import enough_memory
     from omni.nanochat.inspection import inspect_checkpoint
 
     rounded = None if args.rope_bf16 is None else args.rope_bf16 == "yes"
-    with warnings.catch_warnings():
+    full = enough_memory(args.path, "look at it on a machine with more memory")
+    with full, warnings.catch_warnings():
         warnings.simplefilter("always")
         facts = inspect_checkpoint(args.path, args.batch, args.length, args.softcap, rounded)
     print(json.dumps(facts, indent=2) if args.json else "\n".join(lines(facts)))

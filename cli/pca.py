@@ -79,6 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     speed = parser.add_argument_group("speed")
     speed.add_argument(
+        "--batch-size", type=_types.whole(1), default=32, help="utterances a forward pass, at most"
+    )
+    speed.add_argument(
         "--device", type=_types.device, default="auto", help="auto, cpu, cuda, cuda:1"
     )
     return parser
@@ -117,6 +120,7 @@ def command(args: argparse.Namespace) -> int:
         find=find_splits,
         encoder=args.encoder,
         lm_dtype=args.lm_dtype,
+        batch=args.batch_size,
     )
     report = make_report(args.out, chosen, request, _Progress(), _announce)
     for view in report.views:

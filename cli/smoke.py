@@ -50,6 +50,7 @@ def command(args: argparse.Namespace) -> int:
     from extract.corpora.smoke import smoke_manifest
     from omni.audio import load_audio
     from omni.device import pick_device
+    from omni.errors import enough_memory
     from omni.whisper.encoder import load_encoder
     from train.smoke import FALL, smoke
 
@@ -57,7 +58,8 @@ def command(args: argparse.Namespace) -> int:
     print(PLUMBING)
     began = time.monotonic()
     manifest = smoke_manifest()
-    encoder = load_encoder(args.encoder, device)
+    with enough_memory("the encoder", "give a smaller --encoder, or --device cpu"):
+        encoder = load_encoder(args.encoder, device)
     waves = [load_audio(manifest.audio_path(u)) for u in manifest.utterances]
     features = encoder.encode(waves)
     frames = ", ".join("x".join(map(str, f.shape)) for f in features)

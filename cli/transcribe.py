@@ -75,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
 def command(args: argparse.Namespace) -> int:
     """Load the run, transcribe the files that can be read, and print a line for each."""
     from omni.device import pick_device
+    from omni.errors import enough_memory, halved
     from omni.evaluation.decode import Sampling
     from omni.runs import load_run, newest_run
     from omni.transcriber import load_transcriber
@@ -88,22 +89,27 @@ def command(args: argparse.Namespace) -> int:
         with contextlib.redirect_stdout(sys.stderr):
             trained = load_run(args.run) if args.run else newest_run(args.runs)
             print(f"run: {trained.path}")
-            transcriber = load_transcriber(
-                trained,
-                args.checkpoint,
-                args.lm,
-                args.encoder,
-                pick_device(args.device),
-                args.lm_dtype,
-            )
+            device = pick_device(args.device)
+            with enough_memory("the models", "give --device cpu, or a card with more memory"):
+                transcriber = load_transcriber(
+                    trained,
+                    args.checkpoint,
+                    args.lm,
+                    args.encoder,
+                    device,
+                    args.lm_dtype,
+                )
         sampling = Sampling(args.temperature, args.top_k, args.seed)
+        shorter = f"--chunk-seconds {transcriber.chunk_seconds / 2:g} halves it"
+        mend = halved(args.batch_size, "--batch-size", shorter)
         waves = itertools.chain([first], waves)
         del first  # an hour of samples
-        for heard in transcriber.stream(
-            waves, args.chunk_seconds, args.max_new, sampling, args.batch_size
-        ):
-            failed += _say_failures(args, turns)
-            _say(args, turns.popleft().file, heard)
+        with enough_memory(f"{args.batch_size} chunks at a time", mend):
+            for heard in transcriber.stream(
+                waves, args.chunk_seconds, args.max_new, sampling, args.batch_size
+            ):
+                failed += _say_failures(args, turns)
+                _say(args, turns.popleft().file, heard)
     failed += _say_failures(args, turns)
     return 1 if failed else 0
 

@@ -44,6 +44,7 @@ from train.step import StepFigures, Trainee, learning_rate, make_optimizer, trai
 from train.stream import START, Packed, Position
 from train.track import Tracker
 
+EVAL_LIMIT = TrainOptions.eval_limit
 EVAL_BATCH = 32  # utterances; fewer where --micro-batch-size says that memory is short
 
 
@@ -181,7 +182,9 @@ def _read(options: TrainOptions, peers: Peers) -> _Inputs:
         template = choose_template(meta, options.prompt, options.audio_first)
         room = make_room(lm, tok, template, options.stack, options.stretch)
         say = _say if peers.rank == 0 else _say_nothing
-        data = read_sides(sides, options.eval_limit, room, options.shuffle_pairs, say)
+        judges = halved(options.eval_limit or EVAL_LIMIT, "--eval-limit")
+        with enough_memory("the utterances to evaluate on", judges):
+            data = read_sides(sides, options.eval_limit, room, options.shuffle_pairs, say)
         steps = options.steps or data.steps(options.batch_size, options.batch_frames)
         data = replace(data, eval_sets=_own(data.eval_sets, options, peers))
         sample = next(iter(data.eval_sets.values()))[0]

@@ -34,6 +34,7 @@ def hear(
     encoder: str,
     device: str,
     language: str,
+    batch: int = 32,
 ) -> Cascade:
     """The cascade on the leading samples.
 
@@ -41,6 +42,7 @@ def hear(
         evaluated: figures of all of them, which stay as they are.
         features: the `fingerprint_config` of their shards.
         encoder: folder or hub id of what made them.
+        batch: transcripts at once.
     """
     try:
         decoder = load_decoder(encoder, features, device, network=False, language=language)
@@ -51,5 +53,5 @@ def hear(
     figures = evaluated.copy()
     figures["utterances"] = [u.copy() for u in evaluated["utterances"] if u["id"] in ids]
     figures["intervals"] = evaluated["intervals"].copy()
-    add_cascade(figures, lm, tok, template, leading, decoder.transcribe, language=language)
+    add_cascade(figures, lm, tok, template, leading, decoder.transcribe, batch, language)
     return Cascade(figures, f"decoder of {encoder}, {len(leading)} utterances")

@@ -57,6 +57,7 @@ def look(
     projector: Projector | None,
     audio_of: Sequence[int] | None = None,
     progress: Progress = silent,
+    most: int = BATCH,
     stage: str = "look inside",
 ) -> Lens:
     """Run the first `MAX_UTTERANCES` utterances through the LM and read every layer.
@@ -64,11 +65,13 @@ def look(
     Args:
         projector: None puts the transcript's own tokens in the audio's place.
         audio_of: index of the utterance whose audio each one gets; None: its own.
+        most: utterances at once.
     """
+    batch = min(BATCH, most)
     n = min(len(samples), MAX_UTTERANCES)
     parts: list[_Read] = []
-    for start in range(0, n, BATCH):
-        at = range(start, min(start + BATCH, n))
+    for start in range(0, n, batch):
+        at = range(start, min(start + batch, n))
         audio = [samples[i if audio_of is None else audio_of[i]] for i in at]
         rows = _rows(lm, tok, [samples[i] for i in at], audio, template, projector)
         parts += _read(lm, tok, rows, [str(samples[i].meta["text_norm"]) for i in at])

@@ -170,12 +170,15 @@ def read_audio(
     text: Text,
     detail: int,
     progress: Progress = silent,
+    most: int = BATCH,
     stage: str = "project",
 ) -> Audio:
-    """Project every utterance; keep single soft tokens of the `detail` leading ones."""
+    """Project every utterance, at most `most` at once; keep single soft tokens of the `detail`
+    leading ones."""
+    batch = min(BATCH, most)
     own, value = _Gatherer(detail), _Gatherer(detail)
-    for start in range(0, len(samples), BATCH):
-        part = samples[start : start + BATCH]
+    for start in range(0, len(samples), batch):
+        part = samples[start : start + batch]
         soft = project(projector, [s.features for s in part], lm.device)
         for i, n in enumerate(soft.lengths.tolist()):
             raw = soft.rows[i, :n].float()
@@ -183,7 +186,7 @@ def read_audio(
             if soft.ve_rows is not None:
                 values = soft.ve_rows[i, :n].float().flatten(1)
                 value.add(values, values)
-        progress(stage, min(start + BATCH, len(samples)), len(samples))
+        progress(stage, min(start + batch, len(samples)), len(samples))
     audio = own.audio(text)
     if text.value is None or not value.squares or not any(value.squares):
         return audio

@@ -1,6 +1,7 @@
 """Memory that runs out: told by what it is, whoever lacked it, with the option that takes less."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,20 @@ def on_a_device() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-WAYS = [on_a_cpu, on_a_cpu_while_computing, in_numpy, in_python, on_a_device]
+def in_pinned_memory() -> None:
+    raise torch.AcceleratorError(
+        "CUDA error: out of memory\nCUDA kernel errors might be reported …"
+    )
+
+
+def in_a_library() -> None:
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+WAYS = [
+    *(on_a_cpu, on_a_cpu_while_computing, in_numpy, in_python, on_a_device),
+    *(in_pinned_memory, in_a_library),
+]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -58,7 +72,10 @@ def test_memory_that_runs_out_is_no_internal_error(
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("out of memory"), ValueError("DefaultCPUAllocator"), OSError(), KeyError()],
+    [
+        *(RuntimeError("out of memory"), ValueError("DefaultCPUAllocator"), OSError(), KeyError()),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    ],
 )
 def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
     assert not is_out_of_memory(error)
@@ -80,6 +97,17 @@ def test_a_projector_that_does_not_fit_names_what_makes_it_smaller(
         with pytest.raises(OmniError, match=r"^out of memory .*projector.*: --hidden 8 halves it$"):
             loop.train(options, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "read_sides", lambda *_, **__: way())
+        with pytest.raises(OmniError, match=r"utterances to evaluate.*--eval-limit 128 halves it$"):
+            loop.train(options, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", lambda *_, **__: way())
+        small = replace(options, micro_batch_size=2)
+        for given, size in ((options, 32), (small, 2)):
+            half = rf"evaluation of {size} .*: --micro-batch-size {size // 2} halves it$"
+            with pytest.raises(OmniError, match=half):
+                loop.train(given, tmp_path / f"run-{size}")
     monkeypatch.setattr(loop, "train_step", lambda *_: way())
     with pytest.raises(OmniError, match=r"micro-batch of 4.*--micro-batch-size 2 halves it"):
         loop.train(options, tmp_path / "run")
