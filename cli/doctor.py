@@ -19,7 +19,7 @@ from omni.encoder import DEFAULT_ENCODER
 from omni.errors import OmniError
 
 if TYPE_CHECKING:
-    from omni.nvidia import Nvidia
+    from omni.device.nvidia import Nvidia
 
 PACKAGES = (
     "torch",
@@ -142,7 +142,7 @@ def check_device() -> Iterator[Finding]:
     """A GPU that torch can use, one that it can't and what to install, or a CPU and what that means."""
     import torch
 
-    from omni.nvidia import find_nvidia
+    from omni.device.nvidia import find_nvidia
 
     nvidia, built = find_nvidia(), torch.version.cuda
     if torch.cuda.is_available():
@@ -162,7 +162,7 @@ def check_device() -> Iterator[Finding]:
 def _check_kernels(
     device: str, name: str, capability: tuple[int, int], built_for: list[str]
 ) -> Finding:
-    from omni.nvidia import has_kernels
+    from omni.device.nvidia import has_kernels
 
     kind = f"{device} is a {name}, compute capability {capability[0]}.{capability[1]}"
     if has_kernels(capability, built_for):
@@ -177,7 +177,7 @@ def _check_kernels(
 def _check_idle_card(nvidia: "Nvidia", built: str | None) -> Finding:
     """Why torch does not use what is there."""
     from omni.device import why_no_cuda
-    from omni.nvidia import driver_mend, parse_cuda, too_old
+    from omni.device.nvidia import driver_mend, parse_cuda, too_old
 
     there = f"an NVIDIA device ({nvidia.devices[0]}) that torch can't use"
     if built is None:

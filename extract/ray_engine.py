@@ -18,7 +18,7 @@ from extract.engines import memory_for
 from extract.pipeline import Job, Stats, extract_shards
 from extract.placement import Placement
 from omni.device import pick_device
-from omni.errors import OmniError, enough_memory
+from omni.errors import OmniError, enough_memory, one_line
 from omni.formats.shard_writer import clear_shard
 from omni.whisper.encoder import WhisperEncoder, load_encoder
 
@@ -129,8 +129,11 @@ def connect(address: str | None = None) -> Ray:
             ray.init(
                 address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise OmniError("the Ray cluster does not answer", str(address), str(error)) from error
+        except Exception as error:  # a bare one, where a node is slow to start
+            where = str(address or "this machine")
+            raise OmniError(
+                "the Ray cluster does not answer", where, one_line(str(error))
+            ) from error
         finally:
             if main_thread and ours is not None:  # Ray's own would end the process without a word
                 signal.signal(signal.SIGTERM, ours)

@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-import omni.nvidia
+import omni.device.nvidia
 from cli import doctor
 from cli.doctor import main
-from omni.nvidia import Nvidia
+from omni.device.nvidia import Nvidia
 
 
 def test_a_sound_machine_passes(tmp_path, capsys) -> None:
@@ -63,7 +63,7 @@ def test_a_card_that_torch_does_not_use_is_bad_and_has_a_mend(
         raise RuntimeError("No CUDA GPUs are available")
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(omni.nvidia, "find_nvidia", lambda: nvidia)
+    monkeypatch.setattr(omni.device.nvidia, "find_nvidia", lambda: nvidia)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "init", init)
     monkeypatch.setattr(torch.version, "cuda", built)
@@ -74,7 +74,7 @@ def test_a_card_that_torch_does_not_use_is_bad_and_has_a_mend(
 
 def test_a_card_without_kernels_in_this_torch_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     cards = [("NVIDIA H100", (9, 0)), ("Tesla P100", (6, 0))]
-    monkeypatch.setattr(omni.nvidia, "find_nvidia", lambda: Nvidia(CARD, (580, 65), (13, 0)))
+    monkeypatch.setattr(omni.device.nvidia, "find_nvidia", lambda: Nvidia(CARD, (580, 65), (13, 0)))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: cards[i][0])
@@ -87,7 +87,7 @@ def test_a_card_without_kernels_in_this_torch_is_bad(monkeypatch: pytest.MonkeyP
 
 
 def test_a_machine_without_a_card_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(omni.nvidia, "find_nvidia", Nvidia)
+    monkeypatch.setattr(omni.device.nvidia, "find_nvidia", Nvidia)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (finding,) = doctor.check_device()
     assert finding.level == "note"

@@ -8,8 +8,8 @@ import torch
 
 from omni import device
 from omni.device import pick_device
+from omni.device.nvidia import Nvidia
 from omni.errors import OmniError
-from omni.nvidia import Nvidia
 
 
 @pytest.fixture

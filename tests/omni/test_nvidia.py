@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omni.nvidia import Nvidia, driver_mend, find_nvidia, has_kernels, parse_cuda, too_old
+from omni.device.nvidia import Nvidia, driver_mend, find_nvidia, has_kernels, parse_cuda, too_old
 
 OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs-builder)"
 CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023"

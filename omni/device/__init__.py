@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from omni.device.nvidia import find_nvidia
 from omni.errors import OmniError, one_line, printable
-from omni.nvidia import find_nvidia
 
 if TYPE_CHECKING:
     import torch
