@@ -3,9 +3,11 @@
 Must not know what is measured.
 """
 
+import contextlib
 import json
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -41,6 +43,31 @@ class Budget:
     def left(self) -> float:
         """Seconds; negative when it is used up."""
         return self.until - time.monotonic()
+
+
+class OutOfTimeError(Exception):
+    """A part's time was up. No TimeoutError: that is an OSError, which says that a disk is at fault."""
+
+
+@contextlib.contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """What happens inside is broken off when its time is up, and again every ten seconds: who takes
+    that for a failure of his own goes on, and not for long.
+
+    Raises:
+        OutOfTimeError: its time was up.
+    """
+
+    def stop(*_: object) -> None:
+        raise OutOfTimeError(f"{seconds:.0f} s were not enough")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01), 10)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def seconds(
