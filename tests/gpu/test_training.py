@@ -104,4 +104,4 @@ def test_memory_that_runs_out_is_one_line_with_what_halves_it(
         assert main(arguments(parts, tmp_path, device, "--hidden", "4096")) == 1
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
     assert line.startswith("error: out of memory")
-    assert line.endswith(" halves it")
+    assert "halves it" in line
