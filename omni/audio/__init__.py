@@ -27,7 +27,6 @@ from omni.audio.mono import (
 )
 from omni.audio.mp3 import id3_size, mp3_parts
 from omni.audio.ogg import ogg_parts
-from omni.audio.sndfile import sndfile_blocks, sndfile_count
 from omni.audio.source import WHOLE, AudioSource, Part, Source, Window
 from omni.errors import OmniError
 
@@ -141,11 +140,15 @@ def _blocks(source: Source, part: Part) -> Iterator[Block]:
     format = _media(source, part)
     if format:
         return media_blocks(source, part, format)
+    from omni.audio.sndfile import sndfile_blocks  # here: who decodes nothing needs no libsndfile
+
     return sndfile_blocks(source, part, f"If it is sound, {advice(source)}")
 
 
 def _count(source: Source, part: Part) -> tuple[int, int]:
     """(samples, rate) of a part, decoded where its header doesn't know."""
+    from omni.audio.sndfile import sndfile_count
+
     if not _media(source, part):
         n, rate = sndfile_count(source, part, f"If it is sound, {advice(source)}")
         if n:
@@ -159,6 +162,8 @@ def _count(source: Source, part: Part) -> tuple[int, int]:
 
 def _media(source: Source, part: Part) -> str | None:
     """PyAV's name of the format; None for libsndfile."""
+    from omni.audio.sndfile import sndfile_count
+
     format = media_format(source)
     if format in MAYBE_SNDFILE:
         try:
