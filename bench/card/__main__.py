@@ -8,8 +8,8 @@ downloaded. Each part has its share of the time; what fails or runs out of it is
 
 Needs torch, torchaudio, transformers, numpy and tiktoken, and of this project's other packages
 pydantic, universal-pathlib and typing-extensions: wheels of 3 MB in all, of which pydantic-core is
-bound to a Python and a platform. The two whole commands need webdataset (small and pure) and soundfile
-(1.3 MB) too: without them, their rows say so.
+bound to a Python and a platform. The two whole commands need webdataset (small and pure), jiwer and soundfile
+(wheels of some MB) too: without them, their rows say so.
 """
 
 import argparse
