@@ -14,7 +14,7 @@ from speech_kit import noise_tree, tiny_encoder
 
 from bench.card.encoding import random_encoder
 from cli.extract import main
-from extract.encode import BatchEncoder, OwnedWindow, Pending
+from extract.encode import BATCHES_IN_FLIGHT, BatchEncoder, OwnedWindow, Pending
 from omni.formats import shards
 from omni.whisper.window import EXACT
 
@@ -85,7 +85,7 @@ def test_events_of_a_card_that_is_not_current_wait_for_its_copies(
     big = device.type == "cuda"
     dtype = torch.float16 if big else torch.float32
     encoder = random_encoder(device, dtype, 6 if big else 1)
-    size, n = (64, 8) if big else (1, 2)
+    size, n = (64, BATCHES_IN_FLIGHT) if big else (1, 2)
     encode = BatchEncoder(encoder, "last", EXACT, size)
     rng = np.random.default_rng(0)
     waves = [(0.1 * rng.standard_normal(16_000 * 4)).astype(np.float32) for _ in range(n)]
