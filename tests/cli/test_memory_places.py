@@ -82,7 +82,7 @@ PLACES = [
     ("extract", [], "omni.whisper.encoder.WhisperEncoder.encode_mel", "--batch-size 1 halves it"),
     ("extract", ["--batch-size", "8"], "omni.whisper.encoder.WhisperEncoder.mel", "--batch-size 4 halves it"),
     ("extract", ["--batch-size", "1"], "omni.whisper.encoder.WhisperEncoder.mel", "--workers 1, or a smaller --encoder"),
-    ("extract", [], "omni.formats.shard_writer.ShardWriter.add", "--batch-size 1 halves it"),
+    ("extract", [], "omni.formats.shard_writer.ShardWriter.append", "--batch-size 1 halves it"),
     ("extract", ["--dry-run"], "omni.whisper.encoder.WhisperEncoder.encode_windows", "--batch-size 1 halves it"),
     ("eval", [], "omni.nanochat.load_checkpoint", LOADING),
     ("eval", [], "omni.evaluation.evaluate.evaluate", "--batch-size 16 takes about half of it"),
