@@ -125,7 +125,10 @@ def _add_output_and_speed(
     g.add_argument("--checkpoint-activations", action="store_true",
         help="compute the LM's layers twice instead of keeping them: less memory, same result")  # fmt: skip
     g.add_argument("--compile", action="store_true",
-        help="torch.compile the LM's layers: a minute at the start, then faster steps on a GPU")  # fmt: skip
+        help="torch.compile projector and LM: a minute at the start, then faster steps on a GPU")  # fmt: skip
+    g.add_argument("--bucket", type=kind["bucket"], default=default["bucket"], metavar="FRAMES",
+        help="pad each batch to a multiple of so many frames, its rows likewise: fewer shapes, for --compile "
+        "and the kernels' caches; sums round differently")  # fmt: skip
     g.add_argument("--workers", type=_types.auto_or(kind["workers"]), default="auto",
         help="processes that read shards; 0: a thread; auto: 0 on a CPU; beside a GPU one for each core of the "
         "rank's share but one, at most 8 and as many as /dev/shm has room for. Same result")  # fmt: skip

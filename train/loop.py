@@ -155,8 +155,10 @@ def _open(
         lm, inputs.tok, inputs.projector, inputs.template,
         make_optimizer(inputs.projector, options.lr),
         options.micro_batch_size or options.batch_size, options.clip, options.ctc_weight,
-        LossScale.of(lm.dtype),
+        LossScale.of(lm.dtype), options.bucket,
     )  # fmt: skip
+    if options.compile:
+        trainee.compile()
     page = folder if peers.rank == 0 else None
     tracker = Tracker(page, inputs.config(), options.wandb, inputs.options.steps)
     bits = lm.exact_hash()
@@ -177,8 +179,6 @@ def _read(options: TrainOptions, peers: Peers) -> _Inputs:
         )
         lm.activation_checkpointing = options.checkpoint_activations
         lm_hash = lm.fingerprint()
-        if options.compile:
-            lm.compile_layers()
         template = choose_template(meta, options.prompt, options.audio_first)
         room = make_room(lm, tok, template, options.stack, options.stretch)
         say = _say if peers.rank == 0 else _say_nothing

@@ -28,6 +28,7 @@ _SIZE, _SHARE = Bounds(), Bounds(below=1)
 BOUNDS: dict[str, Bounds] = {
     "weights": Bounds(above=0, most=1000), "stack": whole(1, 1500), "hidden": whole(1, 65_536),
     "steps": _COUNT, "batch_size": _ONE_UP, "batch_frames": _COUNT, "micro_batch_size": _COUNT,
+    "bucket": whole(1, 3000),
     "buffer": _ONE_UP, "lr": Bounds(above=0, most=1000), "warmup": _COUNT, "clip": _POSITIVE,
     "ctc_weight": _SIZE, "noise": _SIZE, "gain": _SIZE, "mask": _SHARE, "stretch": _SHARE,
     "seed": SEED, "eval_every": _COUNT, "save_every": _COUNT, "eval_limit": _COUNT,
@@ -65,6 +66,7 @@ class TrainOptions:
     micro_batch_size: int = 0
     checkpoint_activations: bool = False
     compile: bool = False
+    bucket: int = 1
     buffer: int = 2048
     lr: float = 2e-3
     warmup: int = 50

@@ -6,15 +6,16 @@ nor the number of ranks changes the gradient. Must not know files.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from omni.bridge.losses import token_losses
-from omni.bridge.projector import Projector
+from omni.bridge.projector import Projector, Soft
 from omni.bridge.prompt import Template, build_batch
 from omni.errors import OmniError
 from omni.nanochat.model import NanoChat
@@ -43,7 +44,8 @@ class StepFigures:
 @dataclass
 class Trainee:
     """What a step works on. `micro` is the number of samples in one forward pass; `ctc` the
-    weight of the auxiliary loss of ctc.py, `scale` of the loss for an LM in fp16."""
+    weight of the auxiliary loss of ctc.py, `scale` of the loss for an LM in fp16; `bucket` what
+    the frames of a batch are padded to a multiple of."""
 
     lm: NanoChat
     tok: Tokenizer
@@ -54,7 +56,18 @@ class Trainee:
     clip: float = 1.0
     ctc: float = 0.0
     scale: LossScale = field(default_factory=LossScale)
+    bucket: int = 1
+    _compiled: list[Callable[[Tensor, Tensor], Soft]] = field(default_factory=list, repr=False)
     _directions: list[Tensor] = field(default_factory=list, repr=False)
+
+    def compile(self) -> None:
+        """Training passes compile the projector and each layer of the LM, for any shape."""
+        self.lm.compile_layers()
+        self._compiled[:] = [torch.compile(self.projector, dynamic=True)]
+
+    def project(self, features: Tensor, lengths: Tensor) -> Soft:
+        """The projector, compiled if it was asked for."""
+        return (self._compiled or [self.projector])[0](features, lengths)
 
     def directions(self) -> Tensor:
         """What the CTC loss compares soft tokens with; (V, C), computed once."""
@@ -132,7 +145,9 @@ def backward(trainee: Trainee, packed: Packed) -> Tensor:
     trainee.optimizer.zero_grad(set_to_none=True)
     device = trainee.lm.device
     parts = [_host(trainee, packed, at) for at in _micro_batches(packed, trainee.micro)]
-    counts = torch.tensor([part.counts(trainee.ctc > 0) for part in parts], dtype=torch.float64)
+    counts = torch.tensor(
+        [part.counts(trainee.ctc > 0, trainee.bucket) for part in parts], dtype=torch.float64
+    )
     counts = counts.reshape(-1, 5).sum(0).to(device, non_blocking=True)
     all_reduce([counts])
     sums = torch.zeros(2, dtype=torch.float64, device=device)
@@ -161,14 +176,14 @@ class _Host(NamedTuple):
     n_soft: list[int]
     ids: list[list[int]]
 
-    def counts(self, ctc: bool) -> list[int]:
+    def counts(self, ctc: bool, bucket: int) -> list[int]:
         """Target tokens (a text's and its end), soft tokens, frames, frames with padding, and rows
         that a CTC loss has no room for."""
         return [
             sum(len(row) + 1 for row in self.ids),
             sum(self.n_soft),
             sum(self.n_frames),
-            max(self.n_frames) * len(self.ids),
+            -(-max(self.n_frames) // bucket) * bucket * len(self.ids),
             unserved(self.ids, self.n_soft) if ctc else 0,
         ]
 
@@ -195,8 +210,12 @@ def _micro_step(trainee: Trainee, part: _Host, total: Tensor) -> Tensor:
     with torch.autocast(device.type, half, enabled=device.type == "cuda" and lm.dtype == half):
         dtype = trainee.projector.row_head.weight.dtype
         lengths = torch.tensor(part.n_frames).to(device, non_blocking=True)
-        soft = trainee.projector(features.to(dtype), lengths)
-    batch = build_batch(lm, trainee.tok, soft, part.texts, trainee.template, part.keys, part.n_soft)
+        features = F.pad(features.to(dtype), (0, 0, 0, -features.shape[-2] % trainee.bucket))
+        soft = trainee.project(features, lengths)
+    positions = -(-trainee.bucket // trainee.projector.stack)  # that a bucket of frames becomes
+    batch = build_batch(
+        lm, trainee.tok, soft, part.texts, trainee.template, part.keys, part.n_soft, positions
+    )
     losses = token_losses(lm, batch)
     loss = losses.nll.sum()
     if trainee.ctc:

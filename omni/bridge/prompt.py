@@ -126,6 +126,7 @@ def build_batch(
     template: Template,
     names: Sequence[str] | None = None,
     n_soft: Sequence[int] | None = None,
+    multiple: int = 1,
 ) -> Batch:
     """Splice each utterance's audio between the template's ids, the rest from the LM's tables.
 
@@ -138,6 +139,8 @@ def build_batch(
         names: the utterances, for the error message.
         n_soft: `soft.lengths` on the host, where the caller has them: reading them from a device
             would wait for it.
+        multiple: rows are padded to a multiple of so many positions, as far as the LM's rows reach,
+            so that fewer shapes occur.
 
     Raises:
         OmniError: a row is longer than the LM's rotary table.
@@ -147,7 +150,9 @@ def build_batch(
         _Layout.of(lm, tok, n, text, template, names[i] if names else "")
         for i, (text, n) in enumerate(zip(texts, counts, strict=True))
     ]
-    B, T, N = len(layouts), max(layout.length for layout in layouts), soft.rows.shape[1]
+    B, N = len(layouts), soft.rows.shape[1]
+    longest = max(layout.length for layout in layouts)
+    T = max(longest, min(-(-longest // multiple) * multiple, row_limit(lm)))
     ids = [token for layout in layouts for token in layout.ids]
     text_to = [b * T + t for b, layout in enumerate(layouts) for t in layout.text_places]
     audio_to = [b * T + t for b, layout in enumerate(layouts) for t in layout.audio_places]
