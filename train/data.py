@@ -18,6 +18,7 @@ from omni.formats.splits import (
     SplitIndex,
     read_ids,
     read_split,
+    role_here,
     usable_places,
 )
 from train.apart import check_apart
@@ -25,7 +26,7 @@ from train.content import content_of
 from train.heldout import hold_out
 from train.passes import Shard
 from train.roll import Known, call_roll
-from train.sides import Sides, choose_sides, role_here
+from train.sides import Sides, choose_sides
 
 FEWEST_STEPS, MOST_STEPS = 100, 8000
 HELD_OUT_NAME = "held-out"  # what the figures of held-out utterances are called

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omni.errors import OmniError
-from omni.formats.manifest import role_of
 from omni.formats.splits import (
     SplitIndex,
     check_fingerprints,
     find_splits,
     name_apart,
+    role_here,
     usable_places,
 )
 
@@ -71,18 +71,6 @@ def choose_sides(
     named = name_apart(judges)
     check_fingerprints([split for split, _ in train] + list(named.values()))
     return Sides(train, named, tuple(notes))
-
-
-def role_here(split: SplitIndex) -> str:
-    """What the split does here. Shards made when only dashed names were known as evaluation's hold
-    the role "train" under a name that says otherwise: nobody means to train on `test`. A name that
-    tells nothing leaves it at what extraction was told."""
-    if split.role != "train":
-        return split.role
-    try:
-        return "eval" if role_of(split.split) == "eval" else "train"
-    except OmniError:  # train_dev, validated: made with --role
-        return "train"
 
 
 def _check_folders(train: Sequence[SplitIndex], judges: Sequence[SplitIndex]) -> None:

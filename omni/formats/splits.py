@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from omni.errors import OmniError
 from omni.formats import shards as shard_files
 from omni.formats.files import locate
-from omni.formats.manifest import is_noise
+from omni.formats.manifest import is_noise, role_of
 from omni.formats.patterns import find_folders
 from omni.formats.records import (
     INDEX_NAME,
@@ -93,6 +93,18 @@ def bears_name(split: SplitIndex, name: str) -> bool:
     """Whether `name` is the split's own, or what `name_apart` made of it."""
     above = PurePath(str(split.folder.resolve())).parts[:-1]
     return f"/{'/'.join(above)}/{split.split}".endswith(f"/{name}")
+
+
+def role_here(split: SplitIndex) -> str:
+    """What the split does here. Shards made when only dashed names were known as evaluation's hold
+    the role "train" under a name that says otherwise: nobody means to train on `test`. A name that
+    tells nothing leaves it at what extraction was told."""
+    if split.role != "train":
+        return split.role
+    try:
+        return "eval" if role_of(split.split) == "eval" else "train"
+    except OmniError:  # train_dev, validated: made with --role
+        return "train"
 
 
 def open_split(folder: str | Path) -> SplitIndex:
