@@ -4,6 +4,7 @@ Utterances, not tokens, are drawn: tokens of one utterance stand together. Must 
 numbers are of.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -68,3 +69,34 @@ def ratio_interval(
     """95 % interval of sum(numerator) / sum(denominator), one of each an utterance."""
     found = bootstrap(ratio(numerator, denominator), len(numerator), draws=1000)
     return found.low, found.high
+
+
+Z95 = 1.959963984540054  # of the normal distribution: 95 % lie within
+
+
+def wilson(right: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Interval of a share (Wilson 1927), which stays inside 0 to 1; (0, 1) for n = 0.
+
+    Args:
+        z: standard deviations of the normal distribution: 1.96 for 95 %, 3.29 for 99.9 %.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    share, z2 = right / n, z * z
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def mcnemar(only_one: int, only_other: int) -> float:
+    """Two-sided exact p of McNemar's test (1947): whether of two answerers to the same questions one
+    is better.
+
+    Args:
+        only_one, only_other: questions that the one, and the other, alone had right.
+    """
+    n = only_one + only_other
+    if n == 0:
+        return 1.0
+    tail = sum(math.comb(n, k) for k in range(min(only_one, only_other) + 1))
+    return min(1.0, 2 * tail / 2**n)

@@ -87,6 +87,12 @@ BAD = [
     *(("omni-lm", option, value) for option, values in {
         "--softcap": ("0", "-15", "nan"), "--batch": ("0", "-1"), "--length": ("0", "-1"),
     }.items() for value in values),
+    *(("omni-mix", option, value) for option, values in {
+        "--rows": ("0", "3", *SHAPES), "--seed": ("-1", "x"), "--device": ("tpu",),
+        "--shares": ("repeat=0.5", "songs=1", "repeat=nan", "repeat=1,repeat=0", ""),
+        "--shards": ("",), "--manifests": ("",), "--chats": ("",), "--lm": ("",), "--out": ("",),
+        "--look": ("",),
+    }.items() for value in values),
     *(("omni-demo", "--seed", value) for value in ("-1", "x")),
     ("omni-demo", "--out", ""),
     *(("omni-doctor", option, "") for option in ("--encoder", "--lm", "--out")),
