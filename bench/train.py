@@ -17,6 +17,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,10 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=4, help="30 s windows to encode")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--starve", action="store_true", help="the stream alone, without an LM")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="with --starve")
     args = parser.parse_args()
     if args.starve:
-        starve_alone(args.shards, args.steps)
+        starve_alone(args.shards, args.steps, args.workers)
         return
     lm, tok, meta = load_checkpoint(args.lm, args.device)
     result: dict[str, Any] = {"device": args.device, "threads": torch.get_num_threads()}
@@ -71,12 +73,12 @@ def main() -> None:
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}))
 
 
-def starve_alone(shards: str | None, steps: int) -> None:
+def starve_alone(shards: str | None, steps: int, workers: Sequence[int]) -> None:
     """Print one JSON object: what the stream delivers, and what a card would take."""
     with tempfile.TemporaryDirectory() as folder:
         # As long as train-clean-100's utterances: 12.7 s in the mean.
         root = shards or str(make_shards(Path(folder), length=(435, 835)))
-        found = starve(gather([root], eval_limit=1).shards, steps)
+        found = starve(gather([root], eval_limit=1).shards, steps, workers)
     print(json.dumps({"shards": shards or "made up", **found}, indent=1))
 
 

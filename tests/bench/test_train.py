@@ -39,9 +39,8 @@ def test_starving_needs_no_lm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     """Every way of the stream at every number of workers, beside a d12's need."""
     few = partial(bench.make_shards, n=36, shard_size=12)
     monkeypatch.setattr(bench, "make_shards", lambda folder, length: few(folder, length=(9, 30)))
-    monkeypatch.setattr(bench, "starve", partial(bench.starve, workers=(0, 1)))
     monkeypatch.setattr(bench, "load_checkpoint", None)
-    monkeypatch.setattr(sys, "argv", ["train", "--starve", "--steps", "2"])
+    monkeypatch.setattr(sys, "argv", ["train", "--starve", "--steps", "2", "--workers", "0", "1"])
     bench.main()
     found = json.loads(capsys.readouterr().out)
     assert len(found["audio_hours_per_s"]) == 6
