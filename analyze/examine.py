@@ -177,7 +177,7 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
     partner = sample.partners(samples)
     texts = [str(x.meta["text_norm"]) for x in samples]
     evaluated: dict[str, Figures] = {}
-    mixed = _mispaired(samples[:MAX_CONTROL])
+    mixed = sample.mispaired(samples[:MAX_CONTROL])
     jobs: list[tuple[str, Projector, Sequence[Sample], int | None]] = [
         ("trained", s.trained, samples, None),
         ("untrained", s.untrained, samples[:MAX_CONTROL], MAX_CONTROL_DECODES),
@@ -204,7 +204,7 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
         untrained=sample.read_audio(s.lm, s.untrained, samples, text, detail, progress, s.batch),
         partner=partner,
         labels=np.unique(texts, return_inverse=True)[1],
-        frame_means=np.stack([_mean_frame(x) for x in samples]),
+        frame_means=np.stack([sample.mean_frame(x) for x in samples]),
         evaluated=evaluated,
         lenses={
             name: look(s.lm, s.tok, samples, s.template, projector, audio, progress, s.batch)
@@ -212,28 +212,6 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
         },
         seed=seed,
     )
-
-
-def _mean_frame(sample: Sample) -> np.ndarray:
-    """(d,) float32: over time, and over layers where the shards hold several."""
-    frames = sample.features.astype(np.float32)
-    return frames.reshape(-1, frames.shape[-1]).mean(axis=0)
-
-
-def _mispaired(samples: Sequence[Sample]) -> list[Sample]:
-    """Each transcript with the audio of one far away in length: the control of the gap itself.
-
-    Far, because the gap's own wrong audio is a neighbour in length: were both near, the wrong
-    audio of a wrong pair would often be the right one. Empty for fewer than four utterances.
-    """
-    n = len(samples)
-    if n < 4:
-        return []
-    order = sorted(range(n), key=lambda i: (samples[i].features.shape[-2], samples[i].meta["id"]))
-    return [
-        replace(samples[i], features=samples[order[(place + n // 2) % n]].features)
-        for place, i in enumerate(order)
-    ]
 
 
 def _splits(run: Run, request: Request) -> tuple[list[SplitIndex], Sequence[str]]:

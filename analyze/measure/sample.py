@@ -257,3 +257,25 @@ def partners(samples: Sequence[shards.Sample]) -> Ints:
 def _means(moments: Moments) -> Floats:
     """Mean row of each utterance (U, C)."""
     return moments.sums / np.maximum(moments.counts, 1)[:, None]
+
+
+def mean_frame(sample: shards.Sample) -> np.ndarray:
+    """(d,) float32: over time, and over layers where the shards hold several."""
+    frames = sample.features.astype(np.float32)
+    return frames.reshape(-1, frames.shape[-1]).mean(axis=0)
+
+
+def mispaired(samples: Sequence[shards.Sample]) -> list[shards.Sample]:
+    """Each transcript with the audio of one far away in length: the control of the gap itself.
+
+    Far, because the gap's own wrong audio is a neighbour in length: were both near, the wrong
+    audio of a wrong pair would often be the right one. Empty for fewer than four utterances.
+    """
+    n = len(samples)
+    if n < 4:
+        return []
+    order = sorted(range(n), key=lambda i: (samples[i].features.shape[-2], samples[i].meta["id"]))
+    return [
+        replace(samples[i], features=samples[order[(place + n // 2) % n]].features)
+        for place, i in enumerate(order)
+    ]

@@ -150,7 +150,8 @@ def test_help_version_and_refusals_import_no_torch(command: str, tmp_path: Path)
 
 @pytest.mark.parametrize("command", commands())
 def test_what_a_command_takes_by_default_is_not_refused(command: str) -> None:
-    parser_of(command).parse_args(POSITIONALS.get(command, []))
+    taken = parser_of(command).parse_args(POSITIONALS.get(command, []))
+    assert vars(taken)
 
 
 @pytest.mark.parametrize("command", commands())

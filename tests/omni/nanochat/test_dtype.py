@@ -62,7 +62,7 @@ def test_a_square_beyond_fp16_is_its_largest() -> None:
 
 def test_an_lm_that_fp16_cannot_hold_is_refused(tmp_path: Path) -> None:
     write(tmp_path, era="E")
-    state = torch.load(next(tmp_path.glob("model_*.pt")))
+    state = torch.load(next(tmp_path.glob("model_*.pt")), weights_only=True)
     load_checkpoint(tmp_path, dtype=torch.float16)
     for factor in (1e4, 1e7):  # a square of the MLP; the weight itself
         big = {k: v * factor if "h.1.mlp.c_fc" in k else v for k, v in state.items()}
