@@ -3,6 +3,8 @@
 .venv/bin/python -m pytest tests/tasks/test_wordings.py
 """
 
+import re
+
 import pytest
 
 from tasks.wordings import CONTENT, NOTHING, REPEAT, SELF, VOICE, Wordings
@@ -40,3 +42,20 @@ def test_no_wording_trains_here_and_judges_there() -> None:
     held = {text.casefold() for w in ALL.values() for text in w.held}
     assert not train & held
     assert Wordings(("a",), ("b",)).of("eval") == ("b",)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind != "self/"])
+def test_what_is_held_out_is_new_in_its_wording_and_not_in_its_words(kind: str) -> None:
+    """A tiny LM obeys only words that it has met, in a prompt of the same meaning."""
+    met = ALL[kind].train
+    if kind.startswith("repeat/"):
+        met += ALL["repeat/plain"].train
+    if kind == "none/said":  # silence answers whatever is asked
+        met += sum((ALL[k].train for k in ("repeat/plain", "content/first", "content/last")), ())
+    known = set(_words(" ".join(met)))
+    for text in ALL[kind].held:
+        assert set(_words(text)) <= known, text
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z{}']+", text.casefold())
