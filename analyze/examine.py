@@ -24,8 +24,8 @@ from analyze.measure.table import Evidence
 from analyze.page.html import PointSet, RunView, Told
 from analyze.page.words import Circumstances, alerts, judge, tiles
 from omni.bridge.projector import Projector
-from omni.bridge.prompt import Template
 from omni.bridge.room import make_room, that_fit
+from omni.bridge.turns import Template
 from omni.device import pick_dtype
 from omni.encoder import DEFAULT_ENCODER, frames_per_second
 from omni.errors import OmniError, enough_memory

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from omni.bridge.projector import build_projector
-from omni.bridge.prompt import choose_template
+from omni.bridge.turns import choose_template
 from omni.nanochat import random_init
 from omni.nanochat.build import cast_matrices
 from omni.nanochat.checkpoint import load_checkpoint

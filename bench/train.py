@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from bench.starve import starve
 from omni.bridge.losses import token_losses
 from omni.bridge.projector import build_projector
-from omni.bridge.prompt import Batch, choose_template
+from omni.bridge.prompt import Batch
+from omni.bridge.turns import choose_template
 from omni.errors import OmniError
 from omni.formats.shard_writer import ShardWriter, SplitSpec, write_index
 from omni.nanochat import NanoChat, NanoChatConfig, Tokenizer, load_checkpoint, random_init

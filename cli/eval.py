@@ -107,8 +107,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command(args: argparse.Namespace) -> int:
     """Evaluate, print, and write the JSON."""
-    from omni.bridge.prompt import Template
     from omni.bridge.room import make_room, that_fit
+    from omni.bridge.turns import Template
     from omni.device import pick_device, pick_dtype
     from omni.encoder import frames_per_second
     from omni.errors import enough_memory, printable

@@ -13,7 +13,7 @@ import numpy as np
 
 from omni.audio import SAMPLE_RATE
 from omni.bridge.projector import Projector
-from omni.bridge.prompt import Template
+from omni.bridge.turns import Template
 from omni.device import pick_dtype
 from omni.encoder import DEFAULT_ENCODER
 from omni.errors import OmniError

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from public_text import bible_verses, normalise, novel_paragraphs, sentences
 from torch import Tensor
 
-from omni.bridge.prompt import DEFAULT_PROMPT
+from omni.bridge.turns import DEFAULT_PROMPT
 from omni.nanochat import NanoChat, NanoChatConfig, load_checkpoint, random_init
 from omni.nanochat.config import config_dict
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from omni.bridge.prompt import as_soft, build_batch, choose_template, row_limit
+from omni.bridge.prompt import as_soft, build_batch, row_limit
+from omni.bridge.turns import choose_template
 from omni.errors import OmniError
 from omni.nanochat import load_checkpoint
 from omni.nanochat.generate import generate
@@ -72,7 +73,7 @@ class OwnAnswers:
         lm, tok = self._lm, self._tok
         template = choose_template(self._meta, f" {prompt}")
         soft = as_soft(lm, [tok.encode(text) for text in texts])
-        batch = build_batch(lm, tok, soft, [None] * len(texts), template)
+        batch = build_batch(lm, tok, soft, [None] * len(texts), template, heard=False)
         room = [min(MOST_TOKENS, row_limit(lm) - n) for n in batch.lengths.tolist()]
         stops = {template.end(tok), tok.special("bos")}
         found = generate(lm, batch.rows, batch.ve_rows, batch.lengths, stops, room)

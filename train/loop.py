@@ -17,8 +17,8 @@ import torch
 
 from omni import runs
 from omni.bridge.projector import Projector, build_projector
-from omni.bridge.prompt import Template, choose_template
 from omni.bridge.room import make_room
+from omni.bridge.turns import Template, choose_template
 from omni.device import pick_dtype
 from omni.encoder import frames_per_second
 from omni.errors import OmniError, enough_memory, halved

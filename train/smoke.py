@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omni.bridge.projector import Projector, build_projector
-from omni.bridge.prompt import Template, build_batch, choose_template
+from omni.bridge.prompt import build_batch
+from omni.bridge.turns import Template, choose_template
 from omni.nanochat import NanoChat, NanoChatConfig, random_init
 from omni.nanochat.tokenizer import ByteTokenizer
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from omni.bridge.losses import token_losses
 from omni.bridge.projector import Projector, Soft
-from omni.bridge.prompt import Template, build_batch
+from omni.bridge.prompt import build_batch
+from omni.bridge.turns import Template
 from omni.errors import OmniError
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer

@@ -6,7 +6,7 @@ Takes what lies on this machine and downloads nothing. Must not know about table
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from omni.bridge.prompt import Template
+from omni.bridge.turns import Template
 from omni.errors import OmniError
 from omni.evaluation.cascade import add_cascade
 from omni.evaluation.figures import Figures

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from analyze.measure.formulas import Floats, Ints
 from analyze.measure.sample import BATCH, Progress, silent
 from omni.bridge.projector import Projector, project
-from omni.bridge.prompt import Row, Template, as_soft, build_row, collate
+from omni.bridge.prompt import Row, as_soft, build_row, collate
+from omni.bridge.turns import Template
 from omni.formats import shards
 from omni.nanochat import NanoChat, Tokenizer
 from omni.nanochat.model import norm
@@ -117,9 +118,9 @@ def _rows(
     rows = []
     for i, length in enumerate(soft.lengths.tolist()):
         values = None if soft.ve_rows is None else soft.ve_rows[i, :length]
-        rows.append(
-            build_row(lm, tok, soft.rows[i, :length], values, texts[i], template, samples[i].key)
-        )
+        own = soft.rows[i, :length]
+        heard = projector is not None
+        rows.append(build_row(lm, tok, own, values, texts[i], template, samples[i].key, heard))
     return rows
 
 

@@ -11,7 +11,7 @@ import torch
 
 from bench.card.rows import Budget, Row, seconds
 from omni.bridge.projector import Projector, build_projector
-from omni.bridge.prompt import choose_template
+from omni.bridge.turns import choose_template
 from omni.errors import brief
 from omni.nanochat import NanoChat, random_init
 from omni.nanochat.build import cast_matrices

@@ -1,84 +1,23 @@
-"""The one place where a row is laid out: training, evaluation and transcription all call it.
+"""The one place where a row becomes tensors: training, evaluation and transcription all call it.
 
-Chat checkpoints: `[bos][user_start] audio prompt [user_end][assistant_start] text [assistant_end]`.
-Base checkpoints:  `[bos] audio text [bos]`: no other special token was trained, and a new bos is
-how their documents end. bos stands first because it opens every row the LM was trained on.
-
-Must not know where soft tokens come from, nor what is done with the logits.
+Where each id stands is turns.py's to say. Must not know where soft tokens come from, nor what is done
+with the logits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from omni.bridge.projector import Soft
+from omni.bridge.turns import Layout, Template, Turn, lay_out
 from omni.errors import OmniError
-from omni.formats.run_files import Kind, TemplateConfig
 from omni.nanochat.model import NanoChat
 from omni.nanochat.positions import ROPE_FACTOR
 from omni.nanochat.tokenizer import Tokenizer
 
-DEFAULT_PROMPT = " Repeat that."
 IGNORED = -1  # nanochat's own mark of a position without a target
-
-
-@dataclass(frozen=True)
-class Template:
-    """How a row is laid out: `kind` is "sft" or "base"; `prompt` follows the audio.
-
-    `audio_first` puts the audio before bos, for comparison: no row that the LM was trained on
-    begins so.
-    """
-
-    kind: Kind
-    prompt: str
-    audio_first: bool = False
-
-    def to_json(self) -> TemplateConfig:
-        """As a run's config holds it."""
-        return {"kind": self.kind, "prompt": self.prompt, "audio_first": self.audio_first}
-
-    def before(self, tok: Tokenizer) -> list[int]:
-        """Ids in front of the audio."""
-        return [] if self.audio_first else self._opening(tok)
-
-    def after(self, tok: Tokenizer) -> list[int]:
-        """Ids between the audio and the text."""
-        ids = self._opening(tok) if self.audio_first else []
-        ids += tok.encode(self.prompt) if self.prompt else []
-        if self.kind == "sft":
-            ids += [tok.special("user_end"), tok.special("assistant_start")]
-        return ids
-
-    def around(self, tok: Tokenizer) -> int:
-        """Positions of a row besides its audio and its text, the end token included."""
-        return len(self.before(tok)) + len(self.after(tok)) + 1
-
-    def end(self, tok: Tokenizer) -> int:
-        """The id that ends the text: the last target, and where decoding stops."""
-        return tok.special("assistant_end" if self.kind == "sft" else "bos")
-
-    def _opening(self, tok: Tokenizer) -> list[int]:
-        names = ["bos", "user_start"] if self.kind == "sft" else ["bos"]
-        return [tok.special(name) for name in names]
-
-
-def choose_template(
-    meta: Mapping[str, Any], prompt: str | None = None, audio_first: bool = False
-) -> Template:
-    """The template a checkpoint was trained for.
-
-    Args:
-        meta: as `load_checkpoint` gives it; "kind" is "base", "mid", "sft" or "rl".
-        prompt: text after the audio; None takes `DEFAULT_PROMPT`, or nothing for a base model.
-        audio_first: put the audio before bos.
-    """
-    kind: Kind = "base" if meta.get("kind", "sft") == "base" else "sft"
-    default = DEFAULT_PROMPT if kind == "sft" else ""
-    return Template(kind, default if prompt is None else prompt, audio_first)
 
 
 @dataclass
@@ -87,7 +26,7 @@ class Row:
 
     rows: (T, C); ve_rows: (T, n_ve, kv_dim) or None; targets: (T,) int64, at each position the
     id that should come next, `IGNORED` where nothing is asked. The audio is
-    `rows[audio_start : audio_start + n_soft]`.
+    `rows[audio_start : audio_start + n_soft]`. heard: whether the row counts as holding audio.
     """
 
     rows: Tensor
@@ -95,6 +34,7 @@ class Row:
     targets: Tensor
     audio_start: int
     n_soft: int
+    heard: bool = True
 
 
 @dataclass
@@ -103,7 +43,9 @@ class Batch:
 
     rows: (B, T, C); ve_rows: (B, T, n_ve, kv_dim) or None; targets: (B, T) int64;
     lengths: (B,) int64, real positions; asked: (N,) int64, where a target stands, as b * T + t in
-    rising order: known before anything is computed, so that nobody has to ask the device for it.
+    rising order: known before anything is computed, so that nobody has to ask the device for it;
+    heard: which rows hold audio, (B,) bool, or True for all of them and False for none: adapters act
+    in these rows and in no others.
     """
 
     rows: Tensor
@@ -111,6 +53,7 @@ class Batch:
     targets: Tensor
     lengths: Tensor
     asked: Tensor
+    heard: Tensor | bool = True
 
     @property
     def positions(self) -> Tensor:
@@ -127,51 +70,96 @@ def build_batch(
     names: Sequence[str] | None = None,
     n_soft: Sequence[int] | None = None,
     multiple: int = 1,
+    heard: bool | None = None,
 ) -> Batch:
-    """Splice each utterance's audio between the template's ids, the rest from the LM's tables.
+    """`build_turns` of one turn each: an utterance, the template's prompt, and its text.
+
+    Args:
+        texts: the transcripts to be learned; None ends a row where decoding begins.
+    """
+    rows = [template.repeat(text) for text in texts]
+    return build_turns(lm, tok, soft, rows, template, names, n_soft, multiple, heard)
+
+
+def build_turns(
+    lm: NanoChat,
+    tok: Tokenizer,
+    soft: Soft | None,
+    rows: Sequence[Sequence[Turn]],
+    template: Template,
+    names: Sequence[str] | None = None,
+    n_soft: Sequence[int] | None = None,
+    multiple: int = 1,
+    heard: bool | None = None,
+) -> Batch:
+    """Splice audio between the ids of each row's turns, the rest from the LM's tables.
 
     One lookup a table, one scatter, one copy of the layout to the device, whatever the batch.
 
     Args:
-        soft: of a projector; without value rows the audio's are zeros, never those of a dummy id.
-        texts: the transcripts to be learned; None ends a row where decoding begins.
+        soft: of a projector, an utterance for each turn with audio, in order; without value rows the
+            audio's are zeros, never those of a dummy id. None where no turn has audio.
+        rows: the turns of each row.
         template: from `choose_template`.
-        names: the utterances, for the error message.
+        names: the rows, for the error message.
         n_soft: `soft.lengths` on the host, where the caller has them: reading them from a device
             would wait for it.
         multiple: rows are padded to a multiple of so many positions, as far as the LM's rows reach,
             so that fewer shapes occur.
+        heard: whether the rows count as holding audio; None: those that hold a soft token. False for
+            text in the place of audio (`as_soft`).
 
     Raises:
-        OmniError: a row is longer than the LM's rotary table.
+        OmniError: a row is longer than the LM's rotary table; rows that `lay_out` refuses.
     """
+    if soft is None:
+        soft = no_soft(lm)
     counts = soft.lengths.tolist() if n_soft is None else list(n_soft)
-    layouts = [
-        _Layout.of(lm, tok, n, text, template, names[i] if names else "")
-        for i, (text, n) in enumerate(zip(texts, counts, strict=True))
-    ]
-    B, N = len(layouts), soft.rows.shape[1]
+    layouts = lay_out(rows, counts, template, tok)
+    for i, layout in enumerate(layouts):
+        _check_length(layout.length, lm, names[i] if names else "")
+    return _tensors(lm, soft, layouts, multiple, heard)
+
+
+def _tensors(
+    lm: NanoChat, soft: Soft, layouts: Sequence[Layout], multiple: int, heard: bool | None
+) -> Batch:
+    B, N, device = len(layouts), soft.rows.shape[1], soft.rows.device
     longest = max(layout.length for layout in layouts)
     T = max(longest, min(-(-longest // multiple) * multiple, row_limit(lm)))
-    ids = [token for layout in layouts for token in layout.ids]
-    text_to = [b * T + t for b, layout in enumerate(layouts) for t in layout.text_places]
-    audio_to = [b * T + t for b, layout in enumerate(layouts) for t in layout.audio_places]
-    audio_from = [b * N + t for b, n in enumerate(counts) for t in range(n)]
-    asked = [b * T + t for b, layout in enumerate(layouts) for t in layout.asked_places]
-    answers = [token for layout in layouts for token in layout.answer]
-    lengths = [layout.length for layout in layouts]
-    host = (ids, text_to, audio_to, audio_from, asked, answers, lengths)
-    ids_, text_at, audio_at, picked, asked_, answers_, lengths_ = _to_device(host, soft.rows.device)
+    pieces = [(b, piece) for b, layout in enumerate(layouts) for piece in layout.pieces]
+    speaks = [any(piece.n for piece in layout.pieces) for layout in layouts]
+    host = (
+        [token for layout in layouts for token in layout.ids],
+        [b * T + t for b, layout in enumerate(layouts) for t in layout.text_places],
+        [b * T + piece.start + t for b, piece in pieces for t in range(piece.n)],
+        [piece.audio * N + t for _, piece in pieces for t in range(piece.n)],
+        [b * T + t for b, layout in enumerate(layouts) for t in layout.asked],
+        [token for layout in layouts for token in layout.answers],
+        [layout.length for layout in layouts],
+        [int(one) for one in speaks],
+    )
+    ids, text_at, audio_at, picked, asked, answers, lengths, spoken = _to_device(host, device)
+    if heard is None:
+        heard_ = spoken.bool() if len({*speaks}) > 1 else speaks[0]
+    else:
+        heard_ = heard
 
-    text_rows, text_ve = lm.embed(ids_[None])  # (1, M, C), (1, M, n_ve, kv_dim) or None
+    text_rows, text_ve = lm.embed(ids[None])  # (1, M, C), (1, M, n_ve, kv_dim) or None
     rows = _place(B * T, text_rows[0], text_at, soft.rows, picked, audio_at)
     ve_rows = None
     if text_ve is not None:
         ve_rows = _place(B * T, text_ve[0], text_at, soft.ve_rows, picked, audio_at)
         ve_rows = ve_rows.unflatten(0, (B, T))
-    targets = torch.full((B * T,), IGNORED, dtype=torch.long, device=soft.rows.device)
-    targets = targets.index_copy(0, asked_, answers_).view(B, T)
-    return Batch(rows.unflatten(0, (B, T)), ve_rows, targets, lengths_, asked_)
+    targets = torch.full((B * T,), IGNORED, dtype=torch.long, device=device)
+    targets = targets.index_copy(0, asked, answers).view(B, T)
+    return Batch(rows.unflatten(0, (B, T)), ve_rows, targets, lengths, asked, heard_)
+
+
+def no_soft(lm: NanoChat) -> Soft:
+    """Soft tokens of no utterance, for rows of text alone."""
+    rows, values = lm.embed(torch.zeros(0, 0, dtype=torch.long, device=lm.device))
+    return Soft(rows, values, torch.zeros(0, dtype=torch.long, device=lm.device))
 
 
 def as_soft(lm: NanoChat, ids: Sequence[Sequence[int]]) -> Soft:
@@ -191,6 +179,7 @@ def build_row(
     text: str | None,
     template: Template,
     name: str = "",
+    heard: bool | None = None,
 ) -> Row:
     """`build_batch` of one utterance.
 
@@ -204,9 +193,10 @@ def build_row(
     n = soft_rows.shape[0]
     values = None if soft_ve is None else soft_ve[None]
     soft = Soft(soft_rows[None], values, torch.tensor([n]))
-    batch = build_batch(lm, tok, soft, [text], template, [name], [n])
+    batch = build_batch(lm, tok, soft, [text], template, [name], [n], heard=heard)
     ve_rows = None if batch.ve_rows is None else batch.ve_rows[0]
-    return Row(batch.rows[0], ve_rows, batch.targets[0], len(template.before(tok)), n)
+    start = len(template.before(tok))
+    return Row(batch.rows[0], ve_rows, batch.targets[0], start, n, bool(batch.heard))
 
 
 def collate(rows: Sequence[Row]) -> Batch:
@@ -214,58 +204,17 @@ def collate(rows: Sequence[Row]) -> Batch:
     pad = torch.nn.utils.rnn.pad_sequence
     ve_rows = [row.ve_rows for row in rows if row.ve_rows is not None]
     targets = pad([row.targets for row in rows], batch_first=True, padding_value=IGNORED)
+    heard: Tensor | bool = rows[0].heard
+    if any(row.heard != heard for row in rows):
+        heard = torch.tensor([row.heard for row in rows], device=rows[0].rows.device)
     return Batch(
         rows=pad([row.rows for row in rows], batch_first=True),
         ve_rows=pad(ve_rows, batch_first=True) if ve_rows else None,
         targets=targets,
         lengths=torch.tensor([row.rows.shape[0] for row in rows], device=rows[0].rows.device),
         asked=(targets.flatten() != IGNORED).nonzero()[:, 0],
+        heard=heard,
     )
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where each piece of one row stands, before any tensor: before, audio, after, answer."""
-
-    ids: list[int]  # all tokens of the row, in order
-    answer: list[int]  # the last of them: what is to be learned
-    start: int  # first position of the audio
-    n_soft: int
-
-    @classmethod
-    def of(
-        cls,
-        lm: NanoChat,
-        tok: Tokenizer,
-        n_soft: int,
-        text: str | None,
-        template: Template,
-        name: str,
-    ) -> "_Layout":
-        before = template.before(tok)
-        answer = [] if text is None else [*tok.encode(text), template.end(tok)]
-        layout = cls([*before, *template.after(tok), *answer], answer, len(before), n_soft)
-        _check_length(layout.length, lm, name)
-        return layout
-
-    @property
-    def length(self) -> int:
-        return len(self.ids) + self.n_soft
-
-    @property
-    def audio_places(self) -> range:
-        return range(self.start, self.start + self.n_soft)
-
-    @property
-    def text_places(self) -> list[int]:
-        return [*range(self.start), *range(self.start + self.n_soft, self.length)]
-
-    @property
-    def asked_places(self) -> range:
-        """Position t is asked for the id at t + 1: from the one before the answer to its last but
-        one."""
-        first = self.length - len(self.answer) - 1
-        return range(first, first + len(self.answer))
 
 
 def _to_device(lists: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:

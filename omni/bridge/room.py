@@ -6,7 +6,8 @@ Must not know files, nor the projector beyond its frames to a soft token.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from omni.bridge.prompt import Template, row_limit
+from omni.bridge.prompt import row_limit
+from omni.bridge.turns import Template
 from omni.errors import OmniError
 from omni.formats.shards import Sample
 from omni.nanochat.model import NanoChat

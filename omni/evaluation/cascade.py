@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from omni.bridge.losses import per_row, token_losses
-from omni.bridge.prompt import Template, as_soft, build_batch
+from omni.bridge.prompt import as_soft, build_batch
+from omni.bridge.turns import Template
 from omni.evaluation import scoring
 from omni.evaluation.figures import ENGLISH, Figures, UtteranceFigures
 from omni.evaluation.intervals import ratio_interval
@@ -131,7 +132,7 @@ def _scores(
     for begin in range(0, len(order), batch_size):
         at = order[begin : begin + batch_size]
         soft = as_soft(lm, [tok.encode(read[i]) for i in at])
-        batch = build_batch(lm, tok, soft, [texts[i] for i in at], template)
+        batch = build_batch(lm, tok, soft, [texts[i] for i in at], template, heard=False)
         losses = token_losses(lm, batch)
         nll[at] = per_row(losses.nll, losses.row, len(at))
     return nll

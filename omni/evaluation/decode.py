@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from omni.bridge.projector import Projector, project
-from omni.bridge.prompt import Template, build_batch, row_limit
+from omni.bridge.prompt import build_batch, row_limit
+from omni.bridge.turns import Template
 from omni.encoder import WHISPER_FRAMES_PER_SECOND, Bound, most_said
 from omni.nanochat.generate import generate
 from omni.nanochat.model import NanoChat

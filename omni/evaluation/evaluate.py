@@ -17,7 +17,8 @@ import torch
 from omni.bridge.frames import derangement
 from omni.bridge.losses import per_row, token_losses
 from omni.bridge.projector import Projector, Soft, project
-from omni.bridge.prompt import Template, build_batch
+from omni.bridge.prompt import build_batch
+from omni.bridge.turns import Template
 from omni.encoder import WHISPER_FRAMES_PER_SECOND
 from omni.errors import OmniError
 from omni.evaluation import scoring
@@ -165,7 +166,9 @@ def _score_conditions(
             soft = project(projector, features, lm.device)
             if name == "none":
                 soft = Soft(soft.rows, soft.ve_rows, torch.zeros_like(soft.lengths))
-            batch = build_batch(lm, tok, soft, texts, template, [order[i].key for i in at])
+            keys = [order[i].key for i in at]
+            # Without audio too the row counts as one that holds some: what adapters know without it.
+            batch = build_batch(lm, tok, soft, texts, template, keys, heard=True)
             losses = token_losses(lm, batch)
             nll[name][at] = per_row(losses.nll, losses.row, len(at))
             if name == "right":

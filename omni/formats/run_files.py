@@ -44,7 +44,7 @@ Kind = Literal["sft", "base"]  # of a row's layout
 
 
 class TemplateConfig(TypedDict):
-    """The fields of `omni.bridge.prompt.Template`."""
+    """The fields of `omni.bridge.turns.Template`."""
 
     kind: Kind
     prompt: str

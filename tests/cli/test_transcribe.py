@@ -21,7 +21,8 @@ from cli.transcribe import main as transcribe
 from omni import runs
 from omni.audio import load_audio
 from omni.bridge.projector import build_projector, project
-from omni.bridge.prompt import build_batch, choose_template
+from omni.bridge.prompt import build_batch
+from omni.bridge.turns import choose_template
 from omni.errors import OmniError, printable
 from omni.formats import shards
 from omni.formats.splits import SplitIndex, find_splits

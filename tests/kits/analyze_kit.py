@@ -16,7 +16,7 @@ import torch
 from omni import runs
 from omni.bridge.frames import pad_features
 from omni.bridge.projector import Projector, build_projector
-from omni.bridge.prompt import DEFAULT_PROMPT, Template
+from omni.bridge.turns import DEFAULT_PROMPT, Template
 from omni.evaluation.evaluate import evaluate
 from omni.formats.records import fingerprint
 from omni.formats.shard_writer import ShardWriter, SplitSpec, write_index

@@ -5,7 +5,7 @@ from training_kit import chat_tokenizer, speech, tiny_lm
 
 from omni.bridge.frames import pad_features
 from omni.bridge.projector import build_projector
-from omni.bridge.prompt import choose_template
+from omni.bridge.turns import choose_template
 from train.step import Trainee, make_optimizer
 from train.stream import START, Packed
 

@@ -14,7 +14,7 @@ from training_kit import chat_tokenizer
 
 import train.step
 from omni.bridge.projector import build_projector
-from omni.bridge.prompt import choose_template
+from omni.bridge.turns import choose_template
 from omni.nanochat.config import NanoChatConfig
 from omni.nanochat.eras import ERAS
 from omni.nanochat.model import NanoChat

@@ -15,7 +15,8 @@ from training_kit import chat_tokenizer, tiny_lm
 
 from omni.bridge.losses import token_losses
 from omni.bridge.projector import Soft
-from omni.bridge.prompt import Template, build_batch, choose_template
+from omni.bridge.prompt import build_batch
+from omni.bridge.turns import Template, choose_template
 from omni.nanochat.model import NanoChat
 
 TOK = chat_tokenizer()

@@ -5,7 +5,8 @@ import torch
 from training_kit import chat_tokenizer, tiny_lm
 
 from omni.bridge.projector import Soft
-from omni.bridge.prompt import DEFAULT_PROMPT, build_batch, build_row, choose_template, collate
+from omni.bridge.prompt import build_batch, build_row, collate
+from omni.bridge.turns import DEFAULT_PROMPT, choose_template
 from omni.errors import OmniError
 from omni.nanochat.tokenizer import ByteTokenizer
 

@@ -14,7 +14,8 @@ from training_kit import save_lm, speech, tiny_lm, write_split
 from cli import eval as cli_eval
 from cli import train_projector
 from omni.bridge.projector import build_projector
-from omni.bridge.prompt import as_soft, build_row, choose_template
+from omni.bridge.prompt import as_soft, build_row
+from omni.bridge.turns import choose_template
 from omni.errors import OmniError
 from omni.evaluation.cascade import add_cascade, spell
 from omni.evaluation.evaluate import evaluate

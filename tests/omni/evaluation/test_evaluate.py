@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from training_kit import chat_tokenizer, speech, tiny_lm
 
 from omni.bridge.projector import Projector, build_projector
-from omni.bridge.prompt import choose_template
+from omni.bridge.turns import choose_template
 from omni.errors import OmniError
 from omni.evaluation import evaluate as ev
 from omni.evaluation.verdict import verdict

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from training_kit import chat_tokenizer, speech, tiny_lm
 
 from omni.bridge.projector import build_projector
-from omni.bridge.prompt import choose_template
+from omni.bridge.turns import choose_template
 from omni.evaluation.evaluate import evaluate, keep_own
 from omni.evaluation.figures import Figures
 from omni.evaluation.share import Share

@@ -9,7 +9,8 @@ from nanochat_reference import ids_by_rule, ruled_model
 from training_kit import chat_tokenizer
 
 from omni.bridge.projector import build_projector
-from omni.bridge.prompt import build_batch, choose_template
+from omni.bridge.prompt import build_batch
+from omni.bridge.turns import choose_template
 from omni.errors import OmniError
 from omni.nanochat import NanoChat, NanoChatConfig, random_init
 from omni.nanochat.build import cast_matrices

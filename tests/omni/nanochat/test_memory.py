@@ -21,7 +21,7 @@ from bench.memory import (
     peak_on_a_cpu,
 )
 from omni.bridge.projector import build_projector
-from omni.bridge.prompt import choose_template
+from omni.bridge.turns import choose_template
 from omni.nanochat import NanoChat, NanoChatConfig
 from omni.nanochat.eras import ERAS
 from omni.nanochat.memory import (
