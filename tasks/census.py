@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from omni.evaluation.intervals import wilson
-from omni.formats.tasks import LETTERS, Task, Tasks
+from omni.formats.tasks import LETTERS, Task, Tasks, key_counts, lopsided
 
 CHANCE = 1 / len(LETTERS)
 _SURE = 3.29  # an alert is for what chance does once in a thousand tables
@@ -59,15 +59,14 @@ def census(tasks: Tasks) -> Census:
     for row in rows:
         by_kind.setdefault(row.kind, []).append(row)
     guesses = _guesses([row for row in rows if row.options])
-    keys = _keys(rows)
+    keys = key_counts(rows)
     alerts = [
         f"{guess.name} gets {guess.accuracy:.0%} of {guess.n:,} right, chance is {CHANCE:.0%}"
         for guess in guesses
         if wilson(guess.right, guess.n, _SURE)[0] > CHANCE
     ]
-    if sum(keys) and max(keys) - min(keys) > max(2, 0.02 * sum(keys)):
-        shown = "/".join(map(str, keys))
-        alerts.append(f"the key is not as often at each letter: {shown} at A/B/C/D")
+    if said := lopsided(keys):
+        alerts.append(said)
     return Census(
         n=len(rows),
         utterances=len({row.id for row in rows if row.id}),
@@ -100,12 +99,9 @@ def lines(found: Census) -> list[str]:
 
 def _kind(rows: Sequence[Task]) -> KindCensus:
     with_options = [row for row in rows if row.options]
-    return KindCensus(len(rows), len(with_options), len({row.prompt for row in rows}), _keys(rows))
-
-
-def _keys(rows: Sequence[Task]) -> tuple[int, ...]:
-    counts = Counter(row.key for row in rows)
-    return tuple(counts[i] for i in range(len(LETTERS)))
+    return KindCensus(
+        len(rows), len(with_options), len({row.prompt for row in rows}), key_counts(rows)
+    )
 
 
 def _guesses(rows: Sequence[Task]) -> list[Guess]:
@@ -113,7 +109,7 @@ def _guesses(rows: Sequence[Task]) -> list[Guess]:
     the one that is most often the answer to that kind about other utterances."""
     if not rows:
         return []
-    keys = _keys(rows)
+    keys = key_counts(rows)
     letter = max(range(len(keys)), key=lambda i: keys[i])
     answers = Counter((row.kind, row.answer) for row in rows)
     here = Counter((row.kind, row.answer, row.id) for row in rows)

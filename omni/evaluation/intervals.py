@@ -74,10 +74,11 @@ def ratio_interval(
 Z95 = 1.959963984540054  # of the normal distribution: 95 % lie within
 
 
-def wilson(right: int, n: int, z: float = Z95) -> tuple[float, float]:
+def wilson(right: float, n: int, z: float = Z95) -> tuple[float, float]:
     """Interval of a share (Wilson 1927), which stays inside 0 to 1; (0, 1) for n = 0.
 
     Args:
+        right: of n; broken where several answers to a question share its credit.
         z: standard deviations of the normal distribution: 1.96 for 95 %, 3.29 for 99.9 %.
     """
     if n == 0:

@@ -5,6 +5,7 @@ Must not know how they were computed; thresholds stand here and nowhere else.
 
 from collections.abc import Sequence
 
+from omni.evaluation.choice_figures import CHANCE, DEAF, GroupFigures
 from omni.evaluation.figures import Figures, headline
 
 # A gap this small (nats a token) is no listening, whatever its interval says.
@@ -14,6 +15,8 @@ CLIFF_WER = 0.5
 CLIFF_ACCURACY = 0.8
 SILENT_RATE = 0.9  # of noise that should be met with silence
 OVERFIT_NATS = 0.7
+SURE = 0.01  # McNemar's p from which on a control may be as good
+_INSTEAD = {"blind": "no audio", "shuffled": "another utterance's audio", "noise": "noise"}
 
 
 def verdict(figures: Figures, train_loss: float | None = None) -> str:
@@ -69,6 +72,48 @@ def cascade_verdict(figures: Figures) -> str | None:
     if plain > CLIFF_WER:
         return f"the features are hard to read for anybody: {facts}"
     return f"the words are in the features, and the projector or the LM loses them: {facts}"
+
+
+def shows_hearing(group: GroupFigures) -> bool:
+    """Whether four-option questions show that the LM hears (`choice_verdict`)."""
+    return not _doubt(group)
+
+
+def choice_verdict(group: GroupFigures) -> str:
+    """What four-option questions show, in a sentence: that the LM hears, or nothing of the kind.
+
+    It is shown where chance and every control in which nothing can be heard lie below the interval, and
+    McNemar's p is below `SURE` for each of them. Reading (cascade, transcript) is no such control.
+    """
+    low, high = group["interval"]
+    facts = f"{group['accuracy']:.1%} right ({low:.1%} to {high:.1%}) of {group['n']:,} questions"
+    if doubt := _doubt(group):
+        return f"not shown to hear: {facts}, {doubt}"
+    deaf = {name: c for name, c in group["controls"].items() if name in DEAF}
+    best = max(deaf, key=lambda name: deaf[name]["accuracy"])
+    p = max(control["mcnemar_p"] for control in deaf.values())
+    shown = f"{p:.3f}" if p >= 0.001 else "below 0.001"
+    return f"hears: {facts}, and {deaf[best]['accuracy']:.1%} at best without hearing ({_INSTEAD[best]}; McNemar's p {shown})"
+
+
+def _doubt(group: GroupFigures) -> str:
+    """Why the figures show no hearing; "" where they do."""
+    low = group["interval"][0]
+    deaf = {name: c for name, c in group["controls"].items() if name in DEAF}
+    if not deaf:
+        return "and no control in which nothing can be heard was measured"
+    if low <= CHANCE:
+        return f"which chance gives too ({CHANCE:.0%})"
+    best = max(deaf, key=lambda name: deaf[name]["accuracy"])
+    if deaf[best]["accuracy"] >= low:
+        return f"and {_INSTEAD[best]} serves as well ({deaf[best]['accuracy']:.1%})"
+    least = max(deaf, key=lambda name: deaf[name]["mcnemar_p"])
+    if deaf[least]["mcnemar_p"] >= SURE:
+        p = deaf[least]["mcnemar_p"]
+        return (
+            f"and with {_INSTEAD[least]} it may be by chance that fewer are (McNemar's p {p:.3f})"
+        )
+    return ""
 
 
 def selection_note(chosen_by: str, clean: Sequence[str]) -> str:

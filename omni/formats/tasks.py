@@ -82,6 +82,24 @@ def question(task: Task, rotation: int = 0) -> Question:
     return Question("\n".join([task.prompt, *lines]), key, options)
 
 
+def key_counts(rows: Iterable[Task]) -> tuple[int, ...]:
+    """Rows whose key is at A, B, C, D."""
+    places = [row.key for row in rows]
+    return tuple(places.count(i) for i in range(len(LETTERS)))
+
+
+def lopsided(keys: Sequence[int]) -> str:
+    """In words, that the key is at one letter more often than at another; "" if it is not.
+
+    Args:
+        keys: as `key_counts` gives them.
+    """
+    if sum(keys) and max(keys) - min(keys) > max(2, 0.02 * sum(keys)):
+        shown = "/".join(map(str, keys))
+        return f"the key is not as often at each letter: {shown} at A/B/C/D"
+    return ""
+
+
 class Input(TypedDict):
     """What a table was made from: a split's utterances, or a file of chats."""
 

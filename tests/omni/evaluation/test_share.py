@@ -3,15 +3,11 @@
 .venv/bin/python -m pytest tests/omni/evaluation/test_share.py
 """
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from share_kit import shared
 from training_kit import chat_tokenizer, speech, tiny_lm
 
 from omni.bridge.projector import build_projector
@@ -21,24 +17,6 @@ from omni.evaluation.figures import Figures
 from omni.evaluation.share import Share
 
 
-class Table:
-    """Where processes that are threads lay down what they have."""
-
-    def __init__(self, world: int) -> None:
-        self.world, self.laid = world, [None] * world
-        self.met = threading.Barrier(world, timeout=60)
-
-    def gather_of(self, rank: int) -> Callable[[Any], list[Any]]:
-        def gather(mine: Any) -> list[Any]:
-            self.laid[rank] = mine
-            self.met.wait()
-            all_ = list(self.laid)
-            self.met.wait()
-            return all_
-
-        return gather
-
-
 @pytest.mark.parametrize(("world", "batch"), [(2, 4), (3, 5), (4, 32)])
 def test_figures_are_those_of_one_process(world: int, batch: int) -> None:
     """With more processes than batches too; each holds only the features that it looks at."""
@@ -46,21 +24,19 @@ def test_figures_are_those_of_one_process(world: int, batch: int) -> None:
     torch.manual_seed(0)
     projector = build_projector(d_in=16, n_embd=64, n_ve=lm.n_ve, kv_dim=lm.kv_dim, hidden=32)
     projector.eval()
-    template, table = choose_template({"kind": "sft"}), Table(world)
+    template = choose_template({"kind": "sft"})
 
     def figures(share: Share) -> Figures:
         held = keep_own(samples, batch, 7, share) if share.world > 1 else samples
         return evaluate(lm, tok, projector, held, template, batch, decode_limit=7, share=share)
 
     alone = figures(Share())
-    with ThreadPoolExecutor(world) as pool:
-        shares = [Share(rank, world, table.gather_of(rank)) for rank in range(world)]
-        shared = list(pool.map(figures, shares))
-    for mine in shared:
+    together = shared(world, figures)
+    for mine in together:
         for name in ("ce_mean", "gap_mean"):  # the mean is added up in another order
             assert mine.pop(name) == pytest.approx(alone[name], abs=1e-4)
     without = {k: v for k, v in alone.items() if k not in ("ce_mean", "gap_mean")}
-    assert all(mine == without for mine in shared)
+    assert all(mine == without for mine in together)
 
 
 def test_what_is_not_looked_at_takes_no_memory() -> None:
