@@ -21,7 +21,7 @@ from omni.bridge.prompt import Row, as_soft, build_row, collate
 from omni.bridge.turns import Template
 from omni.formats import shards
 from omni.nanochat import NanoChat, Tokenizer
-from omni.nanochat.model import norm
+from omni.nanochat.layers import norm
 
 MAX_UTTERANCES = 64  # a whole forward pass each, four ways
 POINTS_AN_UTTERANCE = 20  # positions whose vectors are kept for the pictures

@@ -20,7 +20,7 @@ from omni.bridge.projector import Projector, project
 from omni.errors import OmniError
 from omni.formats import shards
 from omni.nanochat import NanoChat, Tokenizer
-from omni.nanochat.model import norm
+from omni.nanochat.layers import norm
 
 MAX_FRAMES = 1_000_000  # 5.5 hours; 1 GB in float16 at whisper-base's width
 MAX_KEPT = 40_000_000  # numbers in the rows of single soft tokens: 160 MB for each projector

@@ -19,7 +19,8 @@ from omni.formats.tensors import read_tensors
 from omni.nanochat.build import cast_matrices, from_state_dict
 from omni.nanochat.config import ModelMeta
 from omni.nanochat.discovery import CheckpointFiles, find_checkpoint, kind_from_meta
-from omni.nanochat.model import FP16_ROOT, Block, NanoChat
+from omni.nanochat.layers import FP16_ROOT, Block
+from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
 
 

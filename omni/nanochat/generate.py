@@ -24,6 +24,7 @@ def generate(
     top_k: int | None = None,
     seed: int = 0,
     more: Callable[[int, list[int]], bool] | None = None,
+    heard: Tensor | bool = False,
 ) -> list[list[int]]:
     """Token ids that follow each row, up to a stop id (left out) or the row's cap.
 
@@ -41,6 +42,8 @@ def generate(
         seed: of the sampling.
         more: asked of a row (its index, its ids) at its cap and after each further token: whether
             it may go on, as far as the rotary table reaches.
+        heard: which rows hold audio, (B,) bool or one for all, as `NanoChat.forward_embeds` takes
+            it: adapters act in their prompt and in what they say.
 
     Returns:
         One list of ids for each row.
@@ -51,6 +54,7 @@ def generate(
     B, T, _ = rows.shape
     caps = [max_new] * B if isinstance(max_new, int) else list(max_new)
     _check(lm, lengths, caps)
+    hearing = heard.tolist() if isinstance(heard, Tensor) else [heard] * B
     room = (lm.cos.size(0) - lengths).tolist()
     rngs = [torch.Generator().manual_seed(seed) for _ in range(B)]
     out: list[list[int]] = [[] for _ in range(B)]
@@ -63,7 +67,8 @@ def generate(
         ve_rows = None if ve_rows is None else ve_rows[keep]
     cache = lm.new_cache(len(active), T + max(caps))
     last = torch.arange(T, device=rows.device) == (lengths[:, None] - 1)  # (B, T): one a row
-    logits = lm.forward_embeds(rows, ve_rows, positions=last, cache=cache, lengths=lengths)
+    now = _of_rows(hearing, active, rows.device)
+    logits = lm.forward_embeds(rows, ve_rows, last, cache, lengths, now)
     while True:
         chosen = _choose(logits, [rngs[i] for i in active], temperature, top_k)
         going = []
@@ -81,9 +86,10 @@ def generate(
             # Finished rows leave the batch: a long utterance doesn't make short ones compute on.
             cache.select(torch.tensor(going, device=rows.device))
             active, chosen = [active[at] for at in going], [chosen[at] for at in going]
+            now = _of_rows(hearing, active, rows.device)
         cache.reserve(1)
         ids = torch.tensor(chosen, device=rows.device)[:, None]
-        logits = lm.forward_embeds(*lm.embed(ids), cache=cache)[:, -1]
+        logits = lm.forward_embeds(*lm.embed(ids), cache=cache, heard=now)[:, -1]
 
 
 def _check(lm: NanoChat, lengths: Tensor, caps: list[int]) -> None:
@@ -97,6 +103,12 @@ def _check(lm: NanoChat, lengths: Tensor, caps: list[int]) -> None:
             where=f"sequence_len {lm.config.sequence_len}",
             mend="use shorter audio, fewer new tokens, or a model with a longer sequence_len",
         )
+
+
+def _of_rows(hearing: list[bool], active: list[int], device: torch.device) -> Tensor | bool:
+    """Which of the active rows hold audio; one answer where all agree, which costs the LM less."""
+    mine = [hearing[i] for i in active]
+    return mine[0] if len(set(mine)) == 1 else torch.tensor(mine, device=device)
 
 
 def _choose(

@@ -2,7 +2,8 @@
 
 One parametrised GPT: what differs between the eras stands in eras.py, what a forward pass does
 stands here. `model(ids)` is `model.forward_embeds(*model.embed(ids))`, so a row of soft tokens
-takes exactly the way a row of text takes.
+takes exactly the way a row of text takes. Adapters (lora.py) are worn, not owned: no parameter,
+hash or saved state of the model sees them.
 
 Must not know about files, tokens' meaning, prompts or audio. Formulas: karpathy/nanochat,
 `nanochat/gpt.py`, at the commits of each era.
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,129 +21,11 @@ from omni.errors import OmniError
 from omni.nanochat.cache import KVCache
 from omni.nanochat.config import NanoChatConfig
 from omni.nanochat.eras import Era
+from omni.nanochat.layers import Block, Matrix, Table, norm
+from omni.nanochat.lora import Lora
 from omni.nanochat.positions import rope_table, window_sizes
 
 SMEAR_WIDTH = 24  # channels the smear gate reads
-FP16_ROOT = 255.0  # its square is the last that fp16 holds
-
-
-def norm(x: Tensor) -> Tensor:
-    """RMSNorm over the last axis, without weight; eps is the dtype's machine epsilon."""
-    return F.rms_norm(x, (x.size(-1),))
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding, half split, by -theta as nanochat does. x: (B, H, T, D)."""
-    x1, x2 = x.chunk(2, dim=-1)
-    return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin], dim=-1)
-
-
-class Matrix(nn.Linear):
-    """A bias-free linear map that starts at zero: build.py always gives it its values.
-
-    torch's own initialisation would be thrown away, and costs seconds where it runs on the meta
-    device.
-    """
-
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__(n_in, n_out, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Zeros."""
-        nn.init.zeros_(self.weight)
-
-
-class Table(nn.Embedding):
-    """A lookup table that starts at zero, for the same reason."""
-
-    def reset_parameters(self) -> None:
-        """Zeros."""
-        nn.init.zeros_(self.weight)
-
-
-class Attention(nn.Module):
-    """Grouped causal attention with RoPE, q and k norm, a window, and gated value embeddings."""
-
-    def __init__(self, config: NanoChatConfig, era: Era, has_ve: bool) -> None:
-        super().__init__()
-        self.n_head, self.n_kv_head = config.n_head, config.n_kv_head
-        self.qk_scale, self.gate_range = era.qk_scale, era.ve_gate_range
-        self.gate_width = era.ve_gate_width
-        C, kv = config.n_embd, config.kv_dim
-        self.c_q = Matrix(C, C)
-        self.c_k = Matrix(C, kv)
-        self.c_v = Matrix(C, kv)
-        self.c_proj = Matrix(C, C)
-        if has_ve:
-            self.ve_gate = Matrix(era.ve_gate_width, config.n_kv_head)
-
-    def forward(
-        self,
-        x: Tensor,
-        ve: Tensor | None,
-        rope: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-        cache: KVCache | None,
-        layer: int,
-    ) -> Tensor:
-        """x: (B, T, C), normed; ve: (B, T, kv_dim) or None; mask: (B or 1, 1, T, S) or None."""
-        B, T, C = x.shape
-        q = self.c_q(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, H, T, D)
-        k = self.c_k(x).view(B, T, self.n_kv_head, -1).transpose(1, 2)  # (B, K, T, D)
-        v = self.c_v(x).view(B, T, self.n_kv_head, -1)  # (B, T, K, D)
-        if ve is not None:
-            gate = self.gate_range * torch.sigmoid(self.ve_gate(x[..., : self.gate_width]))
-            v = v + gate.unsqueeze(-1) * ve.view(B, T, self.n_kv_head, -1)
-        v = v.transpose(1, 2)
-        q, k = norm(rotate(q, *rope)), norm(rotate(k, *rope))
-        if self.qk_scale != 1.0:
-            q, k = q * self.qk_scale, k * self.qk_scale
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
-        if self.n_head != self.n_kv_head:
-            k = k.repeat_interleave(self.n_head // self.n_kv_head, dim=1)
-            v = v.repeat_interleave(self.n_head // self.n_kv_head, dim=1)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
-
-
-class MLP(nn.Module):
-    """Linear, squared ReLU, Linear; four times as wide inside."""
-
-    def __init__(self, n_embd: int) -> None:
-        super().__init__()
-        self.c_fc = Matrix(n_embd, 4 * n_embd)
-        self.c_proj = Matrix(4 * n_embd, n_embd)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # In place where autograd keeps neither side: this is the widest tensor of a layer.
-        x = self.c_fc(x)
-        if x.dtype == torch.float16:  # a square beyond its range would end the row in NaN
-            x = F.hardtanh(x, 0.0, FP16_ROOT, inplace=True)
-        else:
-            x = F.relu(x, inplace=True)
-        return self.c_proj(x.square() if x.requires_grad else x.square_())
-
-
-class Block(nn.Module):
-    """One layer: attention and MLP, each on the normed residual stream."""
-
-    def __init__(self, config: NanoChatConfig, era: Era, has_ve: bool) -> None:
-        super().__init__()
-        self.attn = Attention(config, era, has_ve)
-        self.mlp = MLP(config.n_embd)
-
-    def forward(
-        self,
-        x: Tensor,
-        ve: Tensor | None,
-        rope: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-        cache: KVCache | None,
-        layer: int,
-    ) -> Tensor:
-        x = x + self.attn(norm(x), ve, rope, mask, cache, layer)
-        return x + self.mlp(norm(x))
 
 
 class NanoChat(nn.Module):
@@ -167,6 +49,7 @@ class NanoChat(nn.Module):
         self.activation_checkpointing = False
         self.loaded_fingerprint: str | None = None  # of weights that a cast has rounded since
         self._compiled: list[Callable[..., Tensor]] = []
+        self._worn: list[Lora] = []  # in a list, lest torch takes it for a part of the model
         V = vocab_rows or -(-config.vocab_size // 64) * 64
         ve_layers = config.ve_layers if era.ve_gate_width else []
         self.n_ve, self.kv_dim = len(ve_layers), config.kv_dim
@@ -216,6 +99,7 @@ class NanoChat(nn.Module):
         positions: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | None = None,
+        heard: Tensor | bool = False,
     ) -> Tensor:
         """Logits of a batch of rows, text or audio.
 
@@ -228,6 +112,8 @@ class NanoChat(nn.Module):
                 nobody has to count on the device.
             cache: keys and values of what came before; advanced by this call.
             lengths: (B,) long, with a cache: how many of the T positions are real, per row.
+            heard: which rows hold audio: adapters that are worn act there and in no others. (B,)
+                bool on the model's device, or True for all and False for none, which cost less.
 
         Returns:
             fp32 logits, (B, T, vocab_size), or (N, vocab_size) of the N positions in row order.
@@ -235,7 +121,7 @@ class NanoChat(nn.Module):
         Raises:
             OmniError: the row is longer than the rotary table.
         """
-        x = self.hidden_states(rows, ve_rows, cache, lengths, final_only=True)[-1]
+        x = self.hidden_states(rows, ve_rows, cache, lengths, heard, final_only=True)[-1]
         if positions is None:
             return self.read_out(x)
         return self.read_out(x[positions] if positions.dim() > 1 else x.flatten(0, 1)[positions])
@@ -246,6 +132,7 @@ class NanoChat(nn.Module):
         ve_rows: Tensor | None = None,
         cache: KVCache | None = None,
         lengths: Tensor | None = None,
+        heard: Tensor | bool = False,
         final_only: bool = False,
     ) -> list[Tensor]:
         """The residual stream. Arguments as in `forward_embeds`.
@@ -262,11 +149,12 @@ class NanoChat(nn.Module):
             x = self._smear(x, cache, lengths)
         values = self._values(ve_rows)
         rope, masks = self._geometry(x, cache)
+        worn = self.lora.worn(heard) if self.lora is not None else {}
         x0, backout, states = x, x, [x]
         for i, block in enumerate(cast(nn.ModuleList, self.transformer["h"])):
             if self.era.has_lambdas:
                 x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * x0
-            args = (x, values.get(i), rope, masks[self.windows[i]], cache, i)
+            args = (x, values.get(i), rope, masks[self.windows[i]], cache, i, worn.get(i))
             training = torch.is_grad_enabled() and cache is None
             layer = self._compiled[i] if self._compiled and training else block
             if self.activation_checkpointing and training:
@@ -307,6 +195,23 @@ class NanoChat(nn.Module):
         c = self.config
         shape = (c.n_layer, batch, c.n_kv_head, max_len, c.head_dim)
         return KVCache(shape, c.n_embd, self.dtype, self.device)
+
+    @property
+    def lora(self) -> Lora | None:
+        """The adapters it wears."""
+        return self._worn[0] if self._worn else None
+
+    def wear(self, lora: Lora | None) -> "NanoChat":
+        """Adapters for the rows that are heard, moved to this model's device; None takes them off.
+
+        Raises:
+            OmniError: they were made for other sizes.
+        """
+        if lora is not None:
+            lora.check_fit(self.config)
+            lora.to(self.device)
+        self._worn = [] if lora is None else [lora]
+        return self
 
     def compile_layers(self) -> "NanoChat":
         """Training passes, of any shape, compile each layer; sums round differently. Returns self."""

@@ -11,6 +11,7 @@ from nanochat_reference import ruled_model, ruled_state
 
 from omni.nanochat import NanoChat, NanoChatConfig
 from omni.nanochat.config import config_dict
+from omni.nanochat.lora import TARGETS, Lora
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
 
 
@@ -71,3 +72,19 @@ def inputs(lm: NanoChat, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor
 
 def part(t: torch.Tensor | None, rows: Any, cols: Any) -> torch.Tensor | None:
     return None if t is None else t[rows, cols]
+
+
+def adapters(lm: NanoChat, rank: int = 3, alpha: float = 6.0, seed: int = 1, **more: Any) -> Lora:
+    """Adapters of an LM that say something: B is not zero, as if they had been trained."""
+    lora = Lora(lm.config, rank, alpha, seed=seed, **more)
+    rng = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for key, p in lora.named_parameters():
+            if key.endswith(".B"):
+                p.copy_(0.3 * torch.randn(p.shape, generator=rng) / rank**0.5)
+    return lora
+
+
+def some_targets() -> st.SearchStrategy[list[str]]:
+    """Any matrices to adapt, at least one, in any order."""
+    return st.lists(st.sampled_from(TARGETS), min_size=1, max_size=len(TARGETS), unique=True)

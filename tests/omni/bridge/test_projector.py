@@ -8,7 +8,7 @@ from training_kit import tiny_lm
 
 from omni.bridge.projector import AUDIO_VE, PROJECTORS, Projector, build_projector
 from omni.errors import OmniError
-from omni.nanochat.model import norm
+from omni.nanochat.layers import norm
 
 
 def make(name: str = "mlp", **kwargs: object) -> Projector:

@@ -12,7 +12,7 @@ from nanochat_kit import write
 from omni.device import pick_dtype
 from omni.errors import OmniError
 from omni.nanochat import load_checkpoint
-from omni.nanochat.model import MLP
+from omni.nanochat.layers import MLP
 
 
 @pytest.mark.parametrize(

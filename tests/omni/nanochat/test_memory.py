@@ -151,7 +151,7 @@ def test_it_is_what_autograd_keeps_on_a_card(
     # Fake tensors choose no kernel by what a card can do: this is the one it takes in bf16.
     flash = torch.ops.aten._scaled_dot_product_flash_attention
     monkeypatch.setattr(
-        "omni.nanochat.model.F.scaled_dot_product_attention",
+        "omni.nanochat.layers.F.scaled_dot_product_attention",
         lambda q, k, v, attn_mask, is_causal: flash(q, k, v, 0.0, is_causal)[0],
     )
     with fake_cuda():
