@@ -28,8 +28,7 @@ def generate(
 ) -> list[list[int]]:
     """Token ids that follow each row, up to a stop id (left out) or the row's cap.
 
-    Every row decodes as if it were alone: it advances from its own end, and samples from a
-    generator of its own, seeded alike.
+    Every row decodes as if it were alone: from its own end, with a generator of its own.
 
     Args:
         rows: (B, T, C) embedding rows, padded on the right.
@@ -39,11 +38,11 @@ def generate(
         max_new: cap on new tokens, one for all or one for each row.
         temperature: 0 takes the best token; else logits are divided by it before sampling.
         top_k: sample among the k best only.
-        seed: of the sampling.
+        seed: of the sampling; all rows' generators have the same.
         more: asked of a row (its index, its ids) at its cap and after each further token: whether
             it may go on, as far as the rotary table reaches.
-        heard: which rows hold audio, (B,) bool or one for all, as `NanoChat.forward_embeds` takes
-            it: adapters act in their prompt and in what they say.
+        heard: which rows hold audio, as `NanoChat.forward_embeds` takes it: adapters act in their
+            prompt and in what they say.
 
     Returns:
         One list of ids for each row.
@@ -61,10 +60,7 @@ def generate(
     active = [i for i in range(B) if caps[i] > 0]
     if not active:
         return out
-    if len(active) < B:
-        keep = torch.tensor(active, device=rows.device)
-        rows, lengths = rows[keep], lengths[keep]
-        ve_rows = None if ve_rows is None else ve_rows[keep]
+    rows, ve_rows, lengths = _only(active, rows, ve_rows, lengths)
     cache = lm.new_cache(len(active), T + max(caps))
     last = torch.arange(T, device=rows.device) == (lengths[:, None] - 1)  # (B, T): one a row
     now = _of_rows(hearing, active, rows.device)
@@ -75,10 +71,8 @@ def generate(
         for at, (row, token) in enumerate(zip(active, chosen, strict=True)):
             if token not in stop_ids:
                 out[row].append(token)
-                capped = len(out[row]) >= caps[row]
-                if not capped or (
-                    more is not None and len(out[row]) < room[row] and more(row, out[row])
-                ):
+                n = len(out[row])
+                if n < caps[row] or (more and n < room[row] and more(row, out[row])):
                     going.append(at)
         if not going:
             return out
@@ -103,6 +97,16 @@ def _check(lm: NanoChat, lengths: Tensor, caps: list[int]) -> None:
             where=f"sequence_len {lm.config.sequence_len}",
             mend="use shorter audio, fewer new tokens, or a model with a longer sequence_len",
         )
+
+
+def _only(
+    active: list[int], rows: Tensor, ve_rows: Tensor | None, lengths: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The rows that have anything to say."""
+    if len(active) == rows.size(0):
+        return rows, ve_rows, lengths
+    keep = torch.tensor(active, device=rows.device)
+    return rows[keep], None if ve_rows is None else ve_rows[keep], lengths[keep]
 
 
 def _of_rows(hearing: list[bool], active: list[int], device: torch.device) -> Tensor | bool:
