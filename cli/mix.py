@@ -23,7 +23,6 @@ the words, the voice, and where nothing is said. Offline, and the same bytes eve
   omni-mix --shards shards/dev-clean --out questions --mini   four options alone, to judge by
   omni-mix --look manifests/tasks/answers.parquet             the census of a table
 """
-FOLDER = Path("manifests/tasks")
 ROWS, MINI_ROWS = 50_000, 200
 
 
@@ -55,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of recordings whose licence is not known; LibriSpeech's is")  # fmt: skip
     g = parser.add_argument_group("output")
     g.add_argument("--out", type=_types.path, metavar="NAME",
-        help=f"name of the table, under {FOLDER}/, or a path that ends in .parquet")  # fmt: skip
+        help="name of the table, under manifests/tasks/, or a path that ends in .parquet")  # fmt: skip
     g.add_argument("--look", type=_types.path, metavar="FILE", help="only print a table's census")
     g = parser.add_argument_group("mix")
     g.add_argument("--rows", type=_types.whole(4),
@@ -78,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
 def command(args: argparse.Namespace) -> int:
     """Make, write and count the table."""
     from omni.errors import OmniError
-    from omni.formats.tasks import read_tasks, write_tasks
+    from omni.formats.tasks import read_tasks, table_path, write_tasks
     from tasks.census import census, lines
     from tasks.mix import mix
     from tasks.sources import gather
@@ -88,7 +87,7 @@ def command(args: argparse.Namespace) -> int:
         return 0
     if not (args.shards or args.manifests) or not args.out:
         raise OmniError("nothing to make a table of", "--shards and --out", "give both")
-    path = _path(args.out)
+    path = table_path(args.out)
     recipe = _recipe(args)
     sources = gather(args.shards, args.manifests, recipe.role, args.licence, _say)
     kept = path.with_name(f".{path.name}.answers.jsonl")
@@ -129,15 +128,6 @@ def _texts(args: argparse.Namespace, kept: Path) -> "Texts":
 
     device = torch.device(pick_device(args.device))
     return Texts(chats, record, OwnAnswers(args.lm, device, kept, _progress()))
-
-
-def _path(out: Path) -> Path:
-    """A name stands for a table in its folder, a path for itself."""
-    from omni.formats.files import safe_name
-
-    if out.suffix == ".parquet":
-        return out
-    return FOLDER / f"{safe_name(str(out), 'a table of tasks')}.parquet"
 
 
 def _progress() -> Callable[[int, int], None]:

@@ -18,13 +18,14 @@ from typing_extensions import TypedDict
 
 from omni.errors import OmniError
 from omni.formats.checked import check_value, parse_json
-from omni.formats.files import safe_id, write_whole
+from omni.formats.files import safe_id, safe_name, write_whole
 from omni.formats.records import Hash
 
 if TYPE_CHECKING:
     import pyarrow
 
 TASKS_SCHEMA = 1
+FOLDER = Path("manifests") / "tasks"
 LETTERS = "ABCD"
 Needs = Literal["words", "voice", "sound", "none"]  # what an answer must be heard from
 Source = Literal["template", "self", "text"]
@@ -151,6 +152,17 @@ def make_tasks(header: TasksHeader, rows: Iterable[Task]) -> Tasks:
         if one == two:
             raise OmniError(f"a task row is there twice: {one.prompt[:60]!r}", one.id)
     return tasks
+
+
+def table_path(name: str | Path) -> Path:
+    """A name stands for a table in `FOLDER`, a path to a parquet file for itself.
+
+    Raises:
+        OmniError: a name that no file can have.
+    """
+    if Path(name).suffix == ".parquet":
+        return Path(name)
+    return FOLDER / f"{safe_name(str(name), 'a table of tasks')}.parquet"
 
 
 def write_tasks(tasks: Tasks, path: Path) -> None:
