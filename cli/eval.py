@@ -5,16 +5,18 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cli import _types
 from cli._common import make_parser, run
+from cli._loaded import Loaded, load_models
 from cli._places import require_file
 from omni.device import LM_DTYPES
 from omni.encoder import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     from omni.evaluation.figures import Judged
+    from omni.formats.asked import Table
     from omni.formats.shards import Sample
     from omni.formats.splits import SplitIndex
     from omni.runs import Run
@@ -72,9 +74,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="folders of extracted splits; by default those of the run")  # fmt: skip
     g.add_argument("--split", nargs="+", metavar="NAME", type=_types.some,
         help="only these splits; by default all that don't train")  # fmt: skip
-    g.add_argument(
-        "--limit", type=_types.whole(), default=0, help="utterances of each split; 0: all"
-    )
+    g.add_argument("--tasks", nargs="+", default=[], metavar="NAME", type=_types.some,
+        help="put the four-option questions of these tables (a name under manifests/tasks/, or a path) "
+        "to the run; splits are then judged only where --split names them")  # fmt: skip
+    g.add_argument("--limit", type=_types.whole(), default=0,
+        help="utterances of each split, questions of each table; 0: all")  # fmt: skip
     g.add_argument("--language", type=_types.language, metavar="CODE",
         help="of the transcripts: en, fr, zh; by default what the run was trained with")  # fmt: skip
     g = parser.add_argument_group("model")
@@ -107,49 +111,67 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command(args: argparse.Namespace) -> int:
     """Evaluate, print, and write the JSON."""
-    from omni.bridge.room import make_room, that_fit
-    from omni.bridge.turns import Template
-    from omni.device import pick_device, pick_dtype
-    from omni.encoder import frames_per_second
-    from omni.errors import enough_memory, printable
-    from omni.evaluation.cascade import add_cascade
-    from omni.evaluation.evaluate import evaluate
-    from omni.evaluation.figures import Judged
-    from omni.evaluation.verdict import cascade_verdict, selection_note, verdict
+    from cli._ask import ask, open_tables, print_choices
+    from omni.device import pick_device
     from omni.formats.files import write_whole
-    from omni.nanochat import load_checkpoint
     from omni.runs import load_run, newest_run
 
     if args.json:
         require_file(args.json, "--json")
     trained = load_run(args.run) if args.run else newest_run(args.runs)
-    splits, sets = _sets(trained, args)
+    tables = open_tables(args.tasks, trained)
+    found = _find(trained, args)
+    # Questions instead of transcripts, unless both are asked for.
+    splits, sets = _sets(trained, found, args) if args.split or not tables else ([], {})
     for split in splits:
         trained.check_features(split.fingerprint, split.split)
     device = pick_device(args.device)
-    with enough_memory("the LM", "give --device cpu, or a card with more memory"):
-        lm, tok, _ = load_checkpoint(
-            args.lm or trained.config["lm"], device, dtype=pick_dtype(args.lm_dtype, device)
-        )
-        trained.check_lm(lm, args.lm or "")
-        projector = trained.projector(args.checkpoint, device)
-    template = Template(**trained.config["template"])
+    loaded = load_models(args, trained, device)
     print(f"{trained.path}, checkpoint {args.checkpoint}")
-    room = make_room(lm, tok, template, projector.stack, stretch=0.0)
+    decoder = _load_decoder(args, loaded)
+    results: dict[str, object] = dict(_judge(loaded, splits, sets, decoder, args)) if sets else {}
+    asked: dict[str, object] = {}
+    for table in tables:
+        figures = ask(table, loaded, found, _if_quick(decoder, table, args, device), args)
+        print_choices(table.name, figures)
+        asked[table.name] = figures
+    if asked:
+        results["tasks"] = asked
+    if args.json:
+        write_whole(args.json, (json.dumps(results, indent=1) + "\n").encode())
+    return 0
+
+
+def _judge(
+    loaded: Loaded,
+    splits: Sequence["SplitIndex"],
+    sets: Mapping[str, Callable[[], list["Sample"]]],
+    decoder: "WhisperDecoder | None",
+    args: argparse.Namespace,
+) -> dict[str, "Judged"]:
+    """The figures of these splits, each printed as soon as it is judged."""
+    from omni.bridge.room import make_room, that_fit
+    from omni.encoder import frames_per_second
+    from omni.errors import printable
+    from omni.evaluation.cascade import add_cascade
+    from omni.evaluation.evaluate import evaluate
+    from omni.evaluation.figures import Judged
+    from omni.evaluation.verdict import cascade_verdict, selection_note, verdict
+
+    trained, lm, tok, template = loaded.run, loaded.lm, loaded.tok, loaded.template
+    room = make_room(lm, tok, template, loaded.projector.stack, stretch=0.0)
     results: dict[str, Judged] = {}
     language = args.language or trained.language
-    features = trained.provenance["fingerprint_config"]
-    decoder = _load_decoder(args, features, device, language)
     chosen_by = _name_here(trained.chosen_by(args.checkpoint), splits)
     for name, read in sets.items():
         samples, too_long = that_fit(read(), room)
         if too_long:
             print(printable(f"\n{name}: {too_long}"))
         figures = evaluate(
-            lm, tok, projector, samples, template, args.batch_size,
-            args.examples, args.decode_limit, language, frames_per_second(features),
+            lm, tok, loaded.projector, samples, template, args.batch_size,
+            args.examples, args.decode_limit, language, frames_per_second(loaded.features),
         )  # fmt: skip
-        unasked = args.cascade == "auto" and device == "cpu"
+        unasked = args.cascade == "auto" and loaded.device == "cpu"
         if decoder is not None and unasked and figures["n_decoded"] > AUTO_CASCADE:
             print(
                 f"\nno cascade of {name}: {figures['n_decoded']} transcripts take a CPU long: "
@@ -169,13 +191,35 @@ def command(args: argparse.Namespace) -> int:
             judged["selection"] = selection_note(name, clean)
         results[name] = judged
         _print(name, judged)
-    if args.json:
-        write_whole(args.json, (json.dumps(results, indent=1) + "\n").encode())
-    return 0
+    return results
+
+
+def _if_quick(
+    decoder: "WhisperDecoder | None", table: "Table", args: argparse.Namespace, device: str
+) -> "WhisperDecoder | None":
+    """The decoder, or None and a line where transcripts would take a CPU long and nobody asked."""
+    from omni.errors import printable
+
+    n = len({task.id for task in table.tasks.rows if task.options and task.id})
+    n = min(n, args.limit or n)
+    if decoder is None or args.cascade == "on" or device != "cpu" or n <= AUTO_CASCADE:
+        return decoder
+    line = f"no cascade of {table.name}: {n} transcripts take a CPU long: --cascade on"
+    print(printable(f"\n{line}, or --limit {AUTO_CASCADE}"))
+    return None
+
+
+def _find(trained: "Run", args: argparse.Namespace) -> list["SplitIndex"]:
+    """All splits below the folders that are asked for, or the run's."""
+    from omni.formats.splits import find_splits
+
+    options = trained.config["train"]
+    roots = args.shards or [*options["shards"], *options["eval_shards"]]
+    return [split for root in roots for split in find_splits(root)]
 
 
 def _sets(
-    trained: "Run", args: argparse.Namespace
+    trained: "Run", found: Sequence["SplitIndex"], args: argparse.Namespace
 ) -> tuple[list["SplitIndex"], dict[str, Callable[[], list["Sample"]]]]:
     """The splits that are asked for, and by name how to read what is judged.
 
@@ -183,20 +227,19 @@ def _sets(
         OmniError: there is none.
     """
     from omni.errors import OmniError
-    from omni.formats.splits import find_splits, name_apart, read_ids, read_split
+    from omni.formats.splits import name_apart, read_ids, read_split
 
-    options = trained.config["train"]
-    roots = args.shards or [*options["shards"], *options["eval_shards"]]
-    found = [split for root in roots for split in find_splits(root)]
     splits = [s for s in found if (s.split in args.split if args.split else s.role == "eval")]
     sets: dict[str, Callable[[], list[Sample]]] = {
         name: partial(read_split, split, args.limit) for name, split in name_apart(splits).items()
     }
     if trained.held_out and not (args.shards or args.split):
-        splits = found
+        splits = list(found)
         name = trained.config["select"]  # nothing else that it had could choose
         sets[name] = partial(read_ids, found, trained.held_out, args.limit)
     if not sets:
+        options = trained.config["train"]
+        roots = args.shards or [*options["shards"], *options["eval_shards"]]
         raise OmniError(
             "no split to evaluate", ", ".join(args.split or roots), "extract one, or name one"
         )
@@ -212,9 +255,7 @@ def _name_here(chosen_by: str, splits: Sequence["SplitIndex"]) -> str:
     return next(names, chosen_by) if chosen_by else ""
 
 
-def _load_decoder(
-    args: argparse.Namespace, features: Mapping[str, Any], device: str, language: str
-) -> "WhisperDecoder | None":
+def _load_decoder(args: argparse.Namespace, loaded: Loaded) -> "WhisperDecoder | None":
     """Whisper's decoder for these features, or None and a line that says why not."""
     from omni.errors import OmniError, printable
     from omni.whisper.decoder import load_decoder
@@ -226,8 +267,9 @@ def _load_decoder(
         return None
     try:
         decoder = load_decoder(
-            args.encoder, features, device, network=args.cascade == "on", language=language
-        )
+            args.encoder, loaded.features, loaded.device, network=args.cascade == "on",
+            language=args.language or loaded.run.language,
+        )  # fmt: skip
     except OmniError as error:
         print(printable(f"no cascade: {error}"))
         return None

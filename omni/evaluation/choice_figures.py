@@ -20,6 +20,7 @@ from omni.formats.tasks import LETTERS, Task, key_counts, lopsided
 RIGHT, PRIOR = "right", "prior"  # its own audio; audio without content (see choices.py)
 DEAF = ("blind", "shuffled", "noise")  # controls in which nothing can be heard
 CONTROLS = (*DEAF, "cascade", "transcript")
+NEEDS: tuple[Literal["words", "voice", "sound"], ...] = ("words", "voice", "sound")
 CHANCE = 1 / len(LETTERS)
 N = len(LETTERS)
 
@@ -126,8 +127,7 @@ def choice_figures(
         alerts=[said] if (said := lopsided(key_counts(tasks))) else [],
         questions=[counted.question(i) for i in range(len(tasks))],
     )
-    groups: tuple[Literal["words", "voice", "sound"], ...] = ("words", "voice", "sound")
-    for need in groups:
+    for need in NEEDS:
         if (needs == need).any():
             figures[need] = counted.group(every[needs == need])
     return figures

@@ -213,7 +213,10 @@ class _Asker:
         A sum, so the probability that it is the answer: the same stretch of two options cancels, and a
         rare word in several tokens gains nothing by the last of them.
         """
-        rows = [[_turn(task.prompt, option) for option in task.options] for task in heard.tasks]
+        blank = " " if self.template.kind == "base" else ""  # there it goes on with a text
+        rows = [
+            [_turn(task.prompt, blank + option) for option in task.options] for task in heard.tasks
+        ]
         return self._score(heard, condition, at, rows, self._likelihoods, ())
 
     def _score(

@@ -5,7 +5,7 @@ Must not know how they were computed; thresholds stand here and nowhere else.
 
 from collections.abc import Sequence
 
-from omni.evaluation.choice_figures import CHANCE, DEAF, GroupFigures
+from omni.evaluation.choice_figures import CHANCE, DEAF, NEEDS, ChoiceFigures, GroupFigures
 from omni.evaluation.figures import Figures, headline
 
 # A gap this small (nats a token) is no listening, whatever its interval says.
@@ -94,6 +94,14 @@ def choice_verdict(group: GroupFigures) -> str:
     p = max(control["mcnemar_p"] for control in deaf.values())
     shown = f"{p:.3f}" if p >= 0.001 else "below 0.001"
     return f"hears: {facts}, and {deaf[best]['accuracy']:.1%} at best without hearing ({_INSTEAD[best]}; McNemar's p {shown})"
+
+
+def add_choice_verdicts(figures: ChoiceFigures) -> None:
+    """Each group's verdict, in place."""
+    groups = [figures["all"], *figures["kinds"].values()]
+    groups += [figures[need] for need in NEEDS if need in figures]
+    for group in groups:
+        group["verdict"] = choice_verdict(group)
 
 
 def _doubt(group: GroupFigures) -> str:

@@ -175,6 +175,24 @@ def test_a_base_model_has_the_options_texts_alone() -> None:
     assert got["all"]["accuracy"] == got["all"]["strict"] == got["all"]["text"]
     assert "letters" not in got["all"]
     assert "said" not in got["questions"][0]
+    task = next(task for task in TASKS if task.id == got["questions"][0]["id"])
+    frames = torch.from_numpy(by_id(SAMPLES)[task.id].features)[None].float()
+    soft = small_projector(lm)(frames, torch.tensor([frames.shape[1]]))
+    bos, likely = TOK.special("bos"), []
+    for (
+        option
+    ) in task.options:  # [bos] audio, a blank and the question, a blank and the answer, [bos]
+        target = [*TOK.encode(f" {option}"), bos]
+        rest = [*TOK.encode(f" {task.prompt}"), *target]
+        (head, v_head), (tail, v_tail) = (
+            lm.embed(torch.tensor([[bos]])),
+            lm.embed(torch.tensor([rest])),
+        )
+        rows = torch.cat([head, soft.rows, tail], 1)
+        logits = lm.forward_embeds(rows, torch.cat([v_head, soft.ve_rows, v_tail], 1))[0]
+        own = logits[-len(target) - 1 : -1].log_softmax(-1)
+        likely.append(float(own[range(len(target)), target].sum()))
+    assert got["questions"][0]["text_right"] == (likely.index(max(likely)) == task.key)
 
 
 def test_what_fits_in_no_row_is_wrong() -> None:

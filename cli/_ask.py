@@ -1,0 +1,159 @@
+"""What `omni-eval --tasks` does: a table's questions put to a run, and what comes of them printed."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cli._loaded import Loaded
+
+if TYPE_CHECKING:
+    from omni.evaluation.choice_figures import ChoiceFigures, GroupFigures
+    from omni.formats.asked import Table
+    from omni.formats.shards import Sample
+    from omni.formats.splits import SplitIndex
+    from omni.runs import Run
+    from omni.whisper.decoder import WhisperDecoder
+
+# Rows of the table, below its number of questions: figure, what it says.
+ROWS = (
+    ("accuracy", "right, mean of four rotations"),
+    ("strict", "right in all four rotations"),
+    ("corrected", "right, less what no content says"),
+    ("text", "right by the option's text"),
+    ("text_corrected", "  less what no content says"),
+    ("unanswered", "no answer (counts as wrong)"),
+)
+CONTROL_ROWS = (
+    ("blind", "no audio"),
+    ("shuffled", "another utterance's audio"),
+    ("noise", "noise"),
+    ("cascade", "reads Whisper's transcript"),
+    ("transcript", "reads the true transcript"),
+)
+LEFT, COLUMN = 34, 17
+
+
+def open_tables(names: Sequence[str], run: "Run") -> list["Table"]:
+    """The tables, refused before anything is loaded.
+
+    Raises:
+        OmniError: no such table, one that the run was trained on, two of one name.
+    """
+    from omni.errors import OmniError
+    from omni.formats.asked import open_table
+
+    tables = [open_table(name, run.provenance) for name in names]
+    for i, table in enumerate(tables):
+        if table.name in {other.name for other in tables[:i]}:
+            raise OmniError("two tables of one name", table.name, "judge by one after the other")
+    return tables
+
+
+def read_asked(
+    table: "Table", splits: Sequence["SplitIndex"], run: "Run", ids: Sequence[str]
+) -> dict[str, "Sample"]:
+    """The utterances that a table asks about.
+
+    Raises:
+        OmniError: one is in no shard; shards of other features than the run's.
+    """
+    from omni.formats.asked import read_utterances
+
+    named = {task.split for task in table.tasks.rows}
+    here = [split for split in splits if split.split in named] or list(splits)
+    for split in here:
+        run.check_features(split.fingerprint, str(split.folder))
+    return read_utterances(here, ids)
+
+
+def ask(
+    table: "Table",
+    loaded: Loaded,
+    splits: Sequence["SplitIndex"],
+    decoder: "WhisperDecoder | None",
+    args: argparse.Namespace,
+) -> "ChoiceFigures":
+    """Put a table's questions.
+
+    Args:
+        decoder: Whisper's, where the cascade is wanted.
+
+    Raises:
+        OmniError: a table without four-option questions, or whose utterances are not there.
+    """
+    from omni.evaluation.choice_figures import CONTROLS
+    from omni.evaluation.choices import score_choices
+    from omni.evaluation.verdict import add_choice_verdicts
+    from tasks.census import census
+
+    rows = [task for task in table.tasks.rows if task.options and task.id]
+    samples = read_asked(table, splits, loaded.run, [task.id for task in rows])
+    figures = score_choices(
+        loaded.lm, loaded.tok, loaded.projector, rows, samples, loaded.template,
+        args.batch_size, args.limit or None, [c for c in CONTROLS if c != "cascade" or decoder],
+        transcribe=decoder.transcribe if decoder else None,
+        language=args.language or loaded.run.language,
+    )  # fmt: skip
+    found = [*figures["alerts"], *census(table.tasks).alerts]
+    if table.tasks.header["shuffled"]:
+        found.append("its questions were given to other utterances than their own, as a control")
+    figures["alerts"] = list(dict.fromkeys(found))
+    add_choice_verdicts(figures)
+    return figures
+
+
+def print_choices(name: str, figures: "ChoiceFigures") -> None:
+    """The table of figures, what they mean, and what makes them worth less."""
+    from omni.errors import printable
+
+    groups: dict[str, GroupFigures] = {"all": figures["all"]}
+    for need in ("words", "voice", "sound"):
+        if need in figures:
+            groups[need] = figures[need]
+    if len(groups) == 2:  # the same questions twice
+        del groups["all"]
+    print(f"\n{printable(name)}")
+    _line("", list(groups))
+    _line("questions", [f"{g['n']:,}" for g in groups.values()])
+    for key, words in ROWS:
+        if key == "unanswered" and not any(g["unanswered"] for g in groups.values()):
+            continue
+        cells = [_share(g, key) for g in groups.values()]
+        if any(cells):
+            _line(words, cells)
+        if key == "accuracy":
+            ends = [g["interval"] for g in groups.values()]
+            _line("  95 % interval", [f"{low:.1%} to {high:.1%}" for low, high in ends])
+    for key, words in CONTROL_ROWS:
+        cells = [_control(g, key) for g in groups.values()]
+        if any(cells):
+            _line(words, cells)
+    if len(figures["kinds"]) > 1:
+        for kind, group in figures["kinds"].items():
+            best = max((c["accuracy"] for c in group["controls"].values()), default=0.0)
+            shown = f"{group['accuracy']:7.1%} of {group['n']}, controls at most {best:.1%}"
+            print(f"  {printable(kind):<{LEFT}}{shown}")
+    for need, group in groups.items():
+        print(f"  {need}: {group['verdict']}")
+    for alert in figures["alerts"]:
+        print(printable(f"  alert: {alert}"))
+
+
+def _line(words: str, cells: Sequence[str]) -> None:
+    print(f"  {words:<{LEFT}}{''.join(f'{cell:>{COLUMN}}' for cell in cells)}".rstrip())
+
+
+def _share(figures: Mapping[str, object], key: str) -> str:
+    value = figures.get(key)
+    return f"{value:.1%}" if isinstance(value, float) else ""
+
+
+def _control(group: "GroupFigures", name: str) -> str:
+    """A control's share, and McNemar's p of the right audio against it."""
+    if name not in group["controls"]:
+        return ""
+    found = group["controls"][name]
+    p = found["mcnemar_p"]
+    return (
+        f"{found['accuracy']:.1%} (p {'<.001' if p < 0.001 else f'{p:.3f}'[1:] if p < 1 else '1'})"
+    )
