@@ -127,7 +127,7 @@ def _rows(
 def _read(lm: NanoChat, tok: Tokenizer, rows: Sequence[Row], texts: Sequence[str]) -> list[_Read]:
     """Run a batch of rows and read out every layer at the audio and the answer positions."""
     batch = collate(rows)
-    layers = lm.hidden_states(batch.rows, batch.ve_rows)
+    layers = lm.hidden_states(batch.rows, batch.ve_rows, heard=batch.heard)
     # The stream after the last layer and the one the read-out sees differ by backout alone:
     # keep the latter, so that the last point of a curve is the model's own answer.
     layers = [*layers[: lm.config.n_layer], layers[-1]]

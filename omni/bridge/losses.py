@@ -24,11 +24,23 @@ class TokenLosses(NamedTuple):
 
 def token_losses(lm: NanoChat, batch: Batch) -> TokenLosses:
     """Teacher-forced losses, with lm_head applied at supervised positions only."""
-    logits = lm.forward_embeds(batch.rows, batch.ve_rows, positions=batch.asked)  # (N, vocab)
+    logits = asked_logits(lm, batch)
     targets = batch.targets.flatten()[batch.asked]
     nll = F.cross_entropy(logits, targets, reduction="none")
     row = batch.asked.div(batch.targets.shape[1], rounding_mode="floor")
     return TokenLosses(nll, logits.argmax(-1) == targets, row)
+
+
+def asked_logits(lm: NanoChat, batch: Batch) -> Tensor:
+    """(N, vocab) fp32, at the positions where a target stands."""
+    return lm.forward_embeds(batch.rows, batch.ve_rows, positions=batch.asked, heard=batch.heard)
+
+
+def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of next-token distributions, in nats: what an answer drawn from `logits`
+    lacks of one drawn from `teacher`. Both (N, vocab); (N,) fp32."""
+    aim = teacher.log_softmax(-1)
+    return (aim.exp() * (aim - logits.log_softmax(-1))).sum(-1)
 
 
 def per_row(values: Tensor, row: Tensor, n: int) -> np.ndarray:

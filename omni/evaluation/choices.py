@@ -259,7 +259,9 @@ class _Asker:
         )  # fmt: skip
         B, T = batch.targets.shape
         last = torch.arange(B, device=self.lm.device) * T + batch.lengths - 1
-        logits = self.lm.forward_embeds(batch.rows, batch.ve_rows, positions=last)  # (B, vocab)
+        logits = self.lm.forward_embeds(
+            batch.rows, batch.ve_rows, positions=last, heard=batch.heard
+        )  # (B, vocab)
         return logits[:, list(self.letter_ids)].double().cpu().numpy()
 
     def _likelihoods(self, spoken: _Spoken, turns: Sequence[Turn]) -> np.ndarray:

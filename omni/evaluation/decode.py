@@ -69,7 +69,7 @@ def decode(
             lm, batch.rows, batch.ve_rows, batch.lengths, stops,
             [bound.tokens for bound in bounds],
             sampling.temperature, sampling.top_k, sampling.seed,
-            partial(_more, tok, bounds),
+            partial(_more, tok, bounds), batch.heard,
         )  # fmt: skip
     return out
 

@@ -191,7 +191,7 @@ def test_a_base_model_has_the_options_texts_alone() -> None:
         rows = torch.cat([head, soft.rows, tail], 1)
         logits = lm.forward_embeds(rows, torch.cat([v_head, soft.ve_rows, v_tail], 1))[0]
         own = logits[-len(target) - 1 : -1].log_softmax(-1)
-        likely.append(float(own[range(len(target)), target].sum()))
+        likely.append(float(own[range(len(target)), target].sum().detach()))
     assert got["questions"][0]["text_right"] == (likely.index(max(likely)) == task.key)
 
 
