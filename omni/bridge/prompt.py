@@ -115,15 +115,20 @@ def build_turns(
     if soft is None:
         soft = no_soft(lm)
     counts = soft.lengths.tolist() if n_soft is None else list(n_soft)
-    layouts = lay_out(rows, counts, template, tok)
+    return splice(lm, soft, lay_out(rows, counts, template, tok), names, multiple, heard)
+
+
+def splice(
+    lm: NanoChat,
+    soft: Soft,
+    layouts: Sequence[Layout],
+    names: Sequence[str] | None = None,
+    multiple: int = 1,
+    heard: bool | None = None,
+) -> Batch:
+    """`build_turns` of rows that are laid out already."""
     for i, layout in enumerate(layouts):
         _check_length(layout.length, lm, names[i] if names else "")
-    return _tensors(lm, soft, layouts, multiple, heard)
-
-
-def _tensors(
-    lm: NanoChat, soft: Soft, layouts: Sequence[Layout], multiple: int, heard: bool | None
-) -> Batch:
     B, N, device = len(layouts), soft.rows.shape[1], soft.rows.device
     longest = max(layout.length for layout in layouts)
     T = max(longest, min(-(-longest // multiple) * multiple, row_limit(lm)))
