@@ -14,7 +14,8 @@ from omni.device import LM_DTYPES
 
 Kinds = dict[str, Callable[[str], float]]  # of an option's number, by its name
 DESCRIPTION = """\
-Train a projector that turns Whisper features into soft tokens for a frozen nanochat.
+Train a projector that turns Whisper features into soft tokens for a frozen nanochat; then, with
+--tasks, --from and --lora, teach both to answer what is asked.
 
 Trains on the splits below --shards whose role is training, evaluates on the others. Several
 ranks: torchrun --nproc-per-node N -m -- cli.train_projector ... (the -- is needed: torchrun would
@@ -47,8 +48,14 @@ def _add_input_and_model(
         help="evaluate on the splits below these instead")  # fmt: skip
     g.add_argument("--shuffle-pairs", action="store_true",
         help="control: train on wrong pairs of audio and text")  # fmt: skip
+    g.add_argument("--tasks", type=_types.some, default=default["tasks"], metavar="NAME",
+        help="ask what this table of omni-mix asks, instead of repeating: its name, or its path")  # fmt: skip
+    g.add_argument("--turns", type=kind["turns"], default=default["turns"],
+        help="questions about an utterance that share a row, and its soft tokens")  # fmt: skip
 
     g = parser.add_argument_group("model")
+    g.add_argument("--from", dest="parent", type=_types.some, default=default["parent"], metavar="RUN",
+        help="start from this run's projector, with its LM and prompt, and from its adapters if it has any")  # fmt: skip
     g.add_argument("--lm", type=_types.some, default=default["lm"],
         help="nanochat: auto (your newest, else the demo LM), demo, a folder, d12, sft:d20")  # fmt: skip
     g.add_argument("--lm-dtype", default="auto", choices=["auto", *LM_DTYPES],
@@ -63,6 +70,16 @@ def _add_input_and_model(
         help="width inside")  # fmt: skip
     g.add_argument("--audio-ve", default=default["audio_ve"], choices=["learned", "shared", "zero"],
         help="value-embedding rows of audio")  # fmt: skip
+    g.add_argument("--lora", type=kind["lora"], default=default["lora"], metavar="RANK",
+        help="train adapters of the LM too, which act in rows that hold audio; 0: none")  # fmt: skip
+    g.add_argument("--lora-alpha", type=kind["lora_alpha"], default=default["lora_alpha"],
+        help="what they say is multiplied by alpha / rank; 0: twice the rank")  # fmt: skip
+    g.add_argument("--lora-dropout", type=kind["lora_dropout"], default=default["lora_dropout"],
+        help="share of channels that the adapters don't see in training")  # fmt: skip
+    g.add_argument("--lora-targets", default=default["lora_targets"], choices=["all", "attn"],
+        help="all six matrices of a layer, or those of attention")  # fmt: skip
+    g.add_argument("--lora-everywhere", action="store_true",
+        help="for comparison: adapters act in rows of text too, and the table's rows of text train them")  # fmt: skip
 
 
 def _add_recipe(parser: argparse.ArgumentParser, default: dict[str, Any], kind: Kinds) -> None:
@@ -75,6 +92,12 @@ def _add_recipe(parser: argparse.ArgumentParser, default: dict[str, Any], kind: 
         help="instead: as many utterances as pad to so many frames (50 a second); 0: off")  # fmt: skip
     g.add_argument("--lr", type=kind["lr"], default=default["lr"],
         help="peak learning rate")  # fmt: skip
+    g.add_argument("--lora-lr", type=kind["lora_lr"], default=default["lora_lr"],
+        help="peak learning rate of the adapters")  # fmt: skip
+    g.add_argument("--freeze-projector", action="store_true",
+        help="train the adapters alone")  # fmt: skip
+    g.add_argument("--self-loss", default=default["self_loss"], choices=["ce", "kl"],
+        help="of rows that the LM answered itself: of its words, or of its whole distribution")  # fmt: skip
     g.add_argument("--warmup", type=kind["warmup"], default=default["warmup"],
         help="steps to the peak")  # fmt: skip
     g.add_argument("--clip", type=kind["clip"], default=default["clip"],
@@ -113,6 +136,8 @@ def _add_output_and_speed(
         help="utterances of each split to evaluate; 0: all")  # fmt: skip
     g.add_argument("--decode-limit", type=kind["decode_limit"], default=default["decode_limit"],
         help="of these, utterances to transcribe for WER")  # fmt: skip
+    g.add_argument("--eval-tasks", type=_types.some, default=default["eval_tasks"], metavar="NAME",
+        help="four-option questions about the evaluation splits, asked at each evaluation")  # fmt: skip
     g.add_argument("--language", type=_types.language, default=default["language"], metavar="CODE",
         help="of the transcripts (en, fr, zh): how WER compares them")  # fmt: skip
     g.add_argument("--wandb", default=default["wandb"],

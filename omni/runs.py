@@ -5,6 +5,7 @@
     projector-init.safetensors  before the first step (the report's "before")
     projector-last.safetensors  at the last checkpoint
     projector-best.safetensors  at the lowest CE on the selection split
+    lora-{last,best}.safetensors  adapters of the LM, where there are any, at the same steps
     state.pt                    weights, optimiser, generator and stream position: all that resume needs
     metrics.jsonl               one JSON object a line, each with "step"
     curves.svg                  drawn at the end
@@ -40,6 +41,7 @@ from omni.formats.run_files import (
     read_run_files,
 )
 from omni.formats.tensors import check_finite, read_tensors, read_torch
+from omni.nanochat.lora import Lora, load_lora, save_lora
 from omni.nanochat.model import NanoChat
 
 WHICH = ("best", "last", "init")
@@ -59,6 +61,7 @@ class RunState(TypedDict):
     eval: str
     world: Annotated[int, Field(ge=1)]
     scale: NotRequired[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
+    lora: NotRequired[dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,27 @@ class Run:
         own = {key: tensor.float().clone() for key, tensor in tensors.items()}
         projector.load_state_dict(own, assign=True)
         return projector.requires_grad_(False).eval().to(device)
+
+    def load_adapters(self, lm: NanoChat, which: str = "best") -> Lora | None:
+        """The adapters of one checkpoint, for the LM to wear (`NanoChat.wear`); None if the run has
+        none, or for "init".
+
+        Raises:
+            OmniError: they are gone, damaged, of another LM or of another rank than `config` says.
+        """
+        mine = self.config.get("lora")
+        if mine is None or which == "init":
+            return None
+        file = self.path / f"lora-{which}.safetensors"
+        lora = load_lora(file, lm, self.provenance["lm_hash"])
+        found = (lora.rank, lora.alpha, lora.targets)
+        if found != (mine["rank"], mine["alpha"], tuple(mine["targets"])):
+            raise OmniError(
+                f"adapters of rank {lora.rank} and alpha {lora.alpha:g}, the run's config says "
+                f"{mine['rank']} and {mine['alpha']:g}", str(file),
+                "copy the run again: config and adapters are of two runs",
+            )  # fmt: skip
+        return lora
 
     @property
     def held_out(self) -> list[str]:
@@ -233,6 +257,12 @@ def save_projector(path: Path, which: str, projector: Projector) -> None:
     write_whole(path / f"projector-{which}.safetensors", safetensors.torch.save(tensors))
 
 
+def save_adapters(path: Path, which: str, lora: Lora | None, base: str) -> None:
+    """Write `lora-<which>.safetensors`, if there are any. base: fingerprint of the LM."""
+    if lora is not None:
+        save_lora(lora, path / f"lora-{which}.safetensors", base)
+
+
 def save_state(path: Path, state: RunState) -> None:
     """Write `state.pt`: tensors, numbers, strings, and lists and dicts of them, nothing else."""
     whole = io.BytesIO()  # torch would turn a full disk into an error without errno
@@ -260,22 +290,32 @@ def load_state(path: Path) -> RunState:
 
 
 def restore_state(
-    state: RunState, projector: nn.Module, optimizer: torch.optim.Optimizer, where: str
+    state: RunState,
+    projector: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    where: str,
+    lora: nn.Module | None = None,
 ) -> None:
     """Put the weights, the optimiser's moments and torch's generator back to where they were.
 
     Raises:
-        OmniError: they belong to another projector or optimiser, or are not finite.
+        OmniError: they belong to another projector, other adapters or another optimiser, or are not
+            finite.
     """
-    _check_fit(projector, state["projector"], where)
-    check_finite(state["projector"], where)
+    modules = [(projector, state["projector"])]
+    if lora is not None:
+        modules.append((lora, state.get("lora", {})))
+    for module, tensors in modules:
+        _check_fit(module, tensors, where)
+        check_finite(tensors, where)
     moments = state["optimizer"].get("state")
     for number, held in moments.items() if isinstance(moments, dict) else ():
         if isinstance(held, dict):
             named = {f"{k} of parameter {number}": v for k, v in held.items()}
             check_finite({k: v for k, v in named.items() if isinstance(v, Tensor)}, where)
     try:
-        projector.load_state_dict(state["projector"])
+        for module, tensors in modules:
+            module.load_state_dict(tensors)
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
     except Exception as error:  # what torch raises depends on what is wrong; here it is one
@@ -292,10 +332,10 @@ def _check_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> 
         if expected.get(key) != got.get(key) or not tensors[key].is_floating_point():
             have = f"{got[key]} of {tensors[key].dtype}" if key in got else "missing"
             raise OmniError(
-                f"the projector does not fit the run's config: {key} is {have}, "
+                f"the weights do not fit the run's config: {key} is {have}, "
                 f"expected {expected.get(key, 'not there')}",
                 where,
-                "copy the run again: config and projector are of two runs, or damaged",
+                "copy the run again: config and weights are of two runs, or damaged",
             )
 
 

@@ -12,10 +12,11 @@ from omni.formats.splits import SplitIndex
 from train.passes import Shard
 
 
-def content_of(splits: Sequence[SplitIndex], shards: Sequence[Shard]) -> Content:
-    """The record of these splits, of which `shards` says what takes part and how often."""
+def content_of(splits: Sequence[SplitIndex], shards: Sequence[Shard], tasks: str = "") -> Content:
+    """The record of these splits, of which `shards` says what takes part and how often. tasks: sha256
+    of the table that is asked, "" where there is none."""
     rows = [[list(shard.places), shard.weight] for shard in shards]
-    return {
+    content: Content = {
         "splits": [
             {
                 "split": split.split,
@@ -26,6 +27,9 @@ def content_of(splits: Sequence[SplitIndex], shards: Sequence[Shard]) -> Content
         ],
         "rows": _sha256(json.dumps(rows)),
     }
+    if tasks:
+        content["tasks"] = tasks
+    return content
 
 
 def changes(then: Content, now: Content) -> list[str]:
@@ -47,6 +51,8 @@ def changes(then: Content, now: Content) -> list[str]:
     if then["splits"] != now["splits"]:
         names = [", ".join(s["split"] for s in one["splits"]) for one in (then, now)]
         return [f"splits {names[0]}, now {names[1]}"]
+    if then.get("tasks") != now.get("tasks"):
+        return ["another table of tasks"]
     if then["rows"] != now["rows"]:
         return ["other utterances of the same splits take part (held out, too long, or weights)"]
     return []

@@ -7,8 +7,10 @@ import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from omni.bridge.room import Room
+from omni.bridge.turns import Turn
 from omni.encoder import frames_per_second
 from omni.errors import OmniError
 from omni.formats.records import FeatureConfig
@@ -22,6 +24,7 @@ from omni.formats.splits import (
     usable_places,
 )
 from train.apart import check_apart
+from train.asking import Asked, Put, Table, put
 from train.content import content_of
 from train.heldout import hold_out
 from train.passes import Shard
@@ -32,6 +35,13 @@ FEWEST_STEPS, MOST_STEPS = 100, 8000
 HELD_OUT_NAME = "held-out"  # what the figures of held-out utterances are called
 
 
+class Judge(NamedTuple):
+    """A row that does not train: its utterance, and its turns."""
+
+    sample: Sample
+    turns: tuple[Turn, ...]
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """What a run learns from and is judged by.
@@ -40,7 +50,8 @@ class TrainingData:
     whose CE picks the best checkpoint. fingerprint(_config): of all features. splits: name, role,
     n of everything used, for the provenance. held_out: ids that `hold_out` took from training,
     empty where a split evaluates. content: what a resumed run must find again. texts: of every
-    sample of each shard, if asked for. note: lines for the user, or "".
+    sample of each shard, if asked for. asked: the rows of a table of tasks, where there is one;
+    judges: rows of it that choose the checkpoint. note: lines for the user, or "".
     """
 
     shards: list[Shard]
@@ -52,6 +63,8 @@ class TrainingData:
     content: Content
     held_out: tuple[str, ...] = ()
     texts: Sequence[Sequence[str]] = ()
+    asked: Asked | None = None
+    judges: tuple[Judge, ...] = ()
     note: str = ""
 
     def steps(self, batch_size: int, batch_frames: int) -> int:
@@ -87,6 +100,7 @@ def read_sides(
     eval_limit: int = 0,
     room: Room | None = None,
     keep_texts: bool = False,
+    table: Table | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> TrainingData:
     """Read the evaluation samples, and which of the training splits' samples take part.
@@ -95,6 +109,7 @@ def read_sides(
         eval_limit: at most so many utterances of each evaluation split, evenly spaced; 0 for all.
         room: of the LM's rows; what does not fit is left out, on both sides. None: all of it fits.
         keep_texts: of all training samples, for the control with wrong pairs.
+        table: of tasks, to be asked instead of repeating; needs `room`.
         say: told of progress while a long roll is called.
 
     Raises:
@@ -120,6 +135,13 @@ def read_sides(
         shards, held_out, note = _hold_out(shards, known)
         notes.append(note)
         eval_sets[_free_name(eval_sets)] = read_ids(splits, held_out, eval_limit)
+    asked: Asked | None = None
+    judges: tuple[Judge, ...] = ()
+    if table is not None and room is not None:
+        found = put(table, shards, known, room)
+        shards, asked = found.shards, found.asked
+        notes += found.notes
+        judges = _read_judges(splits, found)
     named = [*((split.split, split) for split in splits), *sides.judges.items()]
     return TrainingData(
         shards=shards,
@@ -129,9 +151,20 @@ def read_sides(
         fingerprint_config=splits[0].fingerprint_config,
         splits=[SplitUse(split=name, role=role_here(s), n=s.n) for name, s in named],
         held_out=held_out,
-        content=content_of(splits, shards),
+        content=content_of(splits, shards, table.sha256 if table else ""),
         texts=[[u.text for u in by_place] for by_place in known] if keep_texts else (),
+        asked=asked,
+        judges=judges,
         note="\n".join(notes),
+    )
+
+
+def _read_judges(splits: Sequence[SplitIndex], found: Put) -> tuple[Judge, ...]:
+    samples = {s.meta["id"]: s for s in read_ids(splits, sorted(found.judges))}
+    return tuple(
+        Judge(samples[utterance], row)
+        for utterance, rows in sorted(found.rows_of_judges().items())
+        for row in rows
     )
 
 

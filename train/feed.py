@@ -41,6 +41,7 @@ def feed(
         augment=change if change.active and not on_card else None,
         shuffle_texts=data.texts if options.shuffle_pairs else None,
         draw=change.draw if change.active and on_card else None,
+        asked=data.asked,
     )
     workers = options.workers
     if workers is None:

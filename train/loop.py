@@ -7,45 +7,33 @@ know how a gradient is made (step.py) or what is in a shard.
 
 import contextlib
 import json
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from omni import runs
-from omni.bridge.projector import Projector, build_projector
-from omni.bridge.room import make_room
-from omni.bridge.turns import Template, choose_template
-from omni.device import pick_dtype
 from omni.encoder import frames_per_second
 from omni.errors import OmniError, enough_memory, halved
-from omni.evaluation.evaluate import evaluate, keep_own
+from omni.evaluation.evaluate import evaluate
 from omni.evaluation.figures import Figures, headline, without_utterances
-from omni.evaluation.share import Share
 from omni.evaluation.verdict import verdict
-from omni.formats.run_files import SCHEMA, RunConfig
+from omni.formats.run_files import TASKS
 from omni.formats.shards import Sample
-from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
-from omni.nanochat.config import ModelMeta
-from omni.nanochat.discovery import DEMO
 from train.clock import Clock
-from train.data import TrainingData, read_sides
+from train.data import TrainingData
 from train.feed import feed
+from train.judging import TaskFigures, judge
 from train.memory import keep_primitives_few, memory_gb
 from train.options import TrainOptions
 from train.ranks import Peers, ranks
-from train.resume import Seen, provenance, refuse_other_inputs, refuse_overwriting, resumable
+from train.resume import Seen, refuse_other_inputs, refuse_overwriting
 from train.scaling import LossScale
-from train.sides import choose_sides
+from train.start import begin, eval_batch, read_inputs, share_of
 from train.step import StepFigures, Trainee, learning_rate, make_optimizer, train_step
 from train.stream import START, Packed, Position
 from train.track import Tracker
-
-EVAL_LIMIT = TrainOptions.eval_limit
-EVAL_BATCH = 32  # utterances; fewer where --micro-batch-size says that memory is short
 
 
 def train(
@@ -70,7 +58,7 @@ def train(
         if session.step == 0:
             if peers.rank == 0:
                 runs.save_projector(folder, "init", session.trainee.projector)
-            _evaluate(session)
+            _look(session)
         micro = session.trainee.micro
         mend = f"{halved(micro, '--micro-batch-size')} and changes no result"
         with enough_memory(f"micro-batch of {micro}", mend):
@@ -94,8 +82,10 @@ class _Session:
     peers: Peers
     data: TrainingData
     trainee: Trainee
+    lm_hash: str
     lm_bits: str  # the LM's exact hash before the first step
     tracker: Tracker
+    select: str  # what chooses the checkpoint
     step: int = 0
     position: Position = START
     best: float = float("inf")
@@ -115,109 +105,37 @@ class _Session:
         return sum(recent) / len(recent) if recent else None
 
 
-class _Inputs(NamedTuple):
-    """What a rank has read and built before the ranks agree."""
-
-    options: TrainOptions  # steps counted
-    data: TrainingData
-    lm: NanoChat
-    lm_hash: str
-    tok: Tokenizer
-    meta: ModelMeta
-    template: Template
-    projector: Projector
-
-    def config(self) -> RunConfig:
-        """Of the run folder."""
-        demo = Path(self.meta["path"]).resolve().is_relative_to(DEMO.resolve())
-        return {
-            "schema": SCHEMA,
-            "projector": self.projector.config,
-            "template": self.template.to_json(),
-            "lm": "demo" if demo else str(Path(self.meta["path"]).resolve()),
-            "select": self.data.select,
-            "train": self.options.to_json(),
-        }
-
-
 def _open(
     options: TrainOptions, folder: Path, resume: bool, command: Sequence[str], peers: Peers
 ) -> _Session:
     """Everything up to the first step. What is in the run folder is rank 0's to see: over a network
     the others may see it otherwise. Whoever fails ends all."""
     peers.first(lambda: refuse_overwriting(folder, resume))
-    inputs = peers.agreed(lambda: _read(options, peers))
+    inputs = peers.agreed(lambda: read_inputs(options, peers))
     data, lm = inputs.data, inputs.lm
     seen = peers.gather(Seen(inputs.lm_hash, data.fingerprint, data.content, inputs.options.steps))
     peers.agreed(lambda: refuse_other_inputs(seen))
-    state = peers.first(lambda: _begin(inputs, folder, command))
+    state = peers.first(lambda: begin(inputs, folder, command))
     trainee = Trainee(
         lm, inputs.tok, inputs.projector, inputs.template,
-        make_optimizer(inputs.projector, options.lr),
+        make_optimizer(inputs.projector, options.lr, lm.lora, options.lora_lr),
         options.micro_batch_size or options.batch_size, options.clip, options.ctc_weight,
-        LossScale.of(lm.dtype), options.bucket,
+        LossScale.of(lm.dtype), options.bucket, options.self_loss, options.lora_everywhere,
+        options.seed, peers.rank,
     )  # fmt: skip
     if options.compile:
         trainee.compile()
     page = folder if peers.rank == 0 else None
     tracker = Tracker(page, inputs.config(), options.wandb, inputs.options.steps)
     bits = lm.exact_hash()
-    session = _Session(inputs.options, folder, peers, data, trainee, bits, tracker)
+    session = _Session(
+        inputs.options, folder, peers, data, trainee, inputs.lm_hash, bits, tracker, inputs.select
+    )
     if data.note:
         tracker.say(data.note)
     if state is not None:
         peers.agreed(lambda: _restore(session, state))
     return session
-
-
-def _read(options: TrainOptions, peers: Peers) -> _Inputs:
-    """The LM, the data and a new projector."""
-    with enough_memory("the LM and the projector", halved(options.hidden, "--hidden")):
-        sides = choose_sides(options.shards, options.weights, options.eval_shards)
-        lm, tok, meta = load_checkpoint(
-            options.lm, peers.device, dtype=pick_dtype(options.lm_dtype, peers.device)
-        )
-        lm.activation_checkpointing = options.checkpoint_activations
-        lm_hash = lm.fingerprint()
-        template = choose_template(meta, options.prompt, options.audio_first)
-        room = make_room(lm, tok, template, options.stack, options.stretch)
-        say = _say if peers.rank == 0 else _say_nothing
-        judges = halved(options.eval_limit or EVAL_LIMIT, "--eval-limit")
-        with enough_memory("the utterances to evaluate on", judges):
-            data = read_sides(sides, options.eval_limit, room, options.shuffle_pairs, say)
-        steps = options.steps or data.steps(options.batch_size, options.batch_frames)
-        data = replace(data, eval_sets=_own(data.eval_sets, options, peers))
-        sample = next(iter(data.eval_sets.values()))[0]
-        torch.manual_seed(options.seed)
-        projector = build_projector(
-            options.projector,
-            d_in=sample.features.shape[-1],
-            n_embd=lm.config.n_embd,
-            n_ve=lm.n_ve,
-            kv_dim=lm.kv_dim,
-            stack=options.stack,
-            hidden=options.hidden,
-            audio_ve=options.audio_ve,
-            n_layers_in=sample.features.shape[0] if sample.features.ndim == 3 else 1,
-        ).to(peers.device)
-    return _Inputs(replace(options, steps=steps), data, lm, lm_hash, tok, meta, template, projector)
-
-
-def _begin(inputs: _Inputs, folder: Path, command: Sequence[str]) -> runs.RunState | None:
-    """On rank 0: the state to go on from, or None and a new run folder."""
-    state = resumable(inputs.options, inputs.data, folder, str(inputs.lm.dtype))
-    if state is None:
-        # Of a start that was killed before its first checkpoint.
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
-        about = provenance(
-            inputs.data, inputs.lm_hash, str(inputs.lm.dtype), inputs.meta, inputs.options, command
-        )
-        runs.create_run(folder, inputs.config(), about)
-        return None
-    run = runs.load_run(folder)
-    run.check_features(inputs.data.fingerprint, "training shards")
-    run.check_lm(inputs.lm)
-    return state
 
 
 def _run_steps(session: _Session) -> None:
@@ -236,7 +154,7 @@ def _run_steps(session: _Session) -> None:
             _log_step(session, figures, lr, packed, clock)
             due = session.step == options.steps
             if due or session.step % session.every == 0:
-                _evaluate(session)
+                _look(session)
             save = due or session.step % (options.save_every or session.every) == 0
             if save and session.peers.rank == 0:
                 _save(session)
@@ -280,59 +198,71 @@ def _say_unserved(session: _Session) -> None:
         )
 
 
-def _evaluate(session: _Session) -> None:
-    """Figures of every evaluation split, the work shared over the ranks; rank 0 keeps the best
-    projector by CE on the selection split."""
-    trainee, options = session.trainee, session.options
+def _look(session: _Session) -> None:
+    """Figures of everything that judges the run, the work shared over the ranks; rank 0 keeps the best
+    checkpoint."""
+    lm, lora = session.trainee.lm, session.trainee.lm.lora
     session.last_eval = {}
-    batch = _eval_batch(options)
+    ce: dict[str, float] = {}
+    if lora is not None:
+        lora.eval()
+    batch = eval_batch(session.options)
     full = f"evaluation of {batch} utterances at a time"
-    for split, samples in session.data.eval_sets.items():
-        with enough_memory(full, halved(batch, "--micro-batch-size", "take a smaller --lm")):
-            figures = evaluate(
-                trainee.lm, trainee.tok, trainee.projector, samples, trainee.template, batch,
-                decode_limit=options.decode_limit, language=options.language,
-                rate=frames_per_second(session.data.fingerprint_config),
-                share=_share(session.peers),
-            )  # fmt: skip
-        session.last_eval[split] = without_utterances(figures)
-        rate = headline(figures)
-        written = f"  {rate.name} {rate.rate:.1%}" if rate is not None else ""
-        gap = f"  gap {figures['gap_shuffled']:+.3f}" if "gap_shuffled" in figures else ""
-        session.tracker.say(
-            f"step {session.step}  {split} ({figures['n']}): CE {figures['ce']:.3f}{gap}  "
-            f"accuracy {figures['token_accuracy']:.1%}{written}"
-        )
-    session.tracker.log(session.step, eval=session.last_eval)
-    ce = session.last_eval[session.data.select]["ce"]
-    if session.step and ce < session.best:
-        session.best = ce
+    with enough_memory(full, halved(batch, "--micro-batch-size", "take a smaller --lm")):
+        for split, samples in session.data.eval_sets.items():
+            ce[split] = _evaluate(session, split, samples, batch)
+        asked = _judge(session, batch) if session.data.judges else None
+    session.tracker.log(
+        session.step, eval=session.last_eval, **({} if asked is None else {TASKS: asked})
+    )
+    if asked is not None:
+        ce[TASKS] = asked["ce"]
+    if lora is not None:
+        lora.train()
+    if session.step and ce[session.select] < session.best:
+        session.best = ce[session.select]
         if session.peers.rank == 0:
-            runs.save_projector(session.folder, "best", trainee.projector)
+            runs.save_projector(session.folder, "best", session.trainee.projector)
+            runs.save_adapters(session.folder, "best", lm.lora, session.lm_hash)
 
 
-def _eval_batch(options: TrainOptions) -> int:
-    return min(EVAL_BATCH, options.micro_batch_size or EVAL_BATCH)
+def _evaluate(session: _Session, split: str, samples: Sequence[Sample], batch: int) -> float:
+    """Of a split's utterances, repeated. Returns its CE."""
+    trainee, options = session.trainee, session.options
+    figures = evaluate(
+        trainee.lm, trainee.tok, trainee.projector, samples, trainee.template, batch,
+        decode_limit=options.decode_limit, language=options.language,
+        rate=frames_per_second(session.data.fingerprint_config),
+        share=share_of(session.peers),
+    )  # fmt: skip
+    session.last_eval[split] = without_utterances(figures)
+    rate = headline(figures)
+    written = f"  {rate.name} {rate.rate:.1%}" if rate is not None else ""
+    gap = f"  gap {figures['gap_shuffled']:+.3f}" if "gap_shuffled" in figures else ""
+    session.tracker.say(
+        f"step {session.step}  {split} ({figures['n']}): CE {figures['ce']:.3f}{gap}  "
+        f"accuracy {figures['token_accuracy']:.1%}{written}"
+    )
+    return figures["ce"]
 
 
-def _share(peers: Peers) -> Share:
-    return Share(peers.rank, peers.world, peers.gather)
-
-
-def _own(
-    sets: Mapping[str, Sequence[Sample]], options: TrainOptions, peers: Peers
-) -> dict[str, list[Sample]]:
-    """What this rank evaluates: of several, none holds all of it."""
-    if peers.world == 1:
-        return {name: list(samples) for name, samples in sets.items()}
-    batch, share = _eval_batch(options), _share(peers)
-    limit = options.decode_limit
-    return {name: keep_own(samples, batch, limit, share) for name, samples in sets.items()}
+def _judge(session: _Session, batch: int) -> TaskFigures:
+    """Of the table's rows that don't train."""
+    trainee = session.trainee
+    figures = judge(
+        trainee.lm, trainee.tok, trainee.projector, session.data.judges, trainee.template, batch,
+        share_of(session.peers),
+    )  # fmt: skip
+    session.tracker.say(
+        f"step {session.step}  rows of the table ({figures['n']}): CE {figures['ce']:.3f}  "
+        f"accuracy {figures['token_accuracy']:.1%}"
+    )
+    return figures
 
 
 def _save(session: _Session) -> None:
-    """The checkpoint. Resume reads state.pt alone, and makes the other file again: a kill between the
-    two costs nothing."""
+    """The checkpoint. Resume reads state.pt alone, and makes the other files again: a kill between
+    them costs nothing."""
     trainee = session.trainee
     state: runs.RunState = {
         "step": session.step,
@@ -346,8 +276,15 @@ def _save(session: _Session) -> None:
     }
     if trainee.scale.value != 1:
         state["scale"] = [trainee.scale.value, trainee.scale.good]
+    if trainee.lm.lora is not None:
+        state["lora"] = trainee.lm.lora.state_dict()
     runs.save_state(session.folder, state)
-    runs.save_projector(session.folder, "last", trainee.projector)
+    _save_last(session)
+
+
+def _save_last(session: _Session) -> None:
+    runs.save_projector(session.folder, "last", session.trainee.projector)
+    runs.save_adapters(session.folder, "last", session.trainee.lm.lora, session.lm_hash)
 
 
 def _restore(session: _Session, state: runs.RunState) -> None:
@@ -362,6 +299,7 @@ def _restore(session: _Session, state: runs.RunState) -> None:
         session.trainee.projector,
         session.trainee.optimizer,
         str(session.folder / "state.pt"),
+        session.trainee.lm.lora,
     )
     if "scale" in state and session.trainee.lm.dtype == torch.float16:
         value, good = state["scale"]
@@ -371,16 +309,8 @@ def _restore(session: _Session, state: runs.RunState) -> None:
     session.last_eval = json.loads(state["eval"])
     if session.peers.rank == 0:
         runs.trim_metrics(session.folder, session.step)
-        runs.save_projector(session.folder, "last", session.trainee.projector)
+        _save_last(session)
     session.tracker.say(
         f"resumed at step {session.step}, pass {session.position.number}, "
         f"batch {session.position.batch}"
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _say_nothing(text: str) -> None:
-    """What ranks other than 0 say."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # brings pydantic, which --help needs not
 FREE = frozenset(
     {
         "workers", "wandb", "device", "shards", "eval_shards", "eval_limit", "decode_limit",
-        "micro_batch_size", "checkpoint_activations", "lm_dtype", "allow_mixed",
+        "micro_batch_size", "checkpoint_activations", "lm_dtype", "allow_mixed", "eval_tasks",
     }
 )  # fmt: skip
 
@@ -32,7 +32,9 @@ BOUNDS: dict[str, Bounds] = {
     "buffer": _ONE_UP, "lr": Bounds(above=0, most=1000), "warmup": _COUNT, "clip": _POSITIVE,
     "ctc_weight": _SIZE, "noise": _SIZE, "gain": _SIZE, "mask": _SHARE, "stretch": _SHARE,
     "seed": SEED, "eval_every": _COUNT, "save_every": _COUNT, "eval_limit": _COUNT,
-    "decode_limit": _COUNT, "workers": whole(0, 1024),
+    "decode_limit": _COUNT, "workers": whole(0, 1024), "turns": whole(1, 64),
+    "lora": whole(0, 65_536), "lora_alpha": _SIZE, "lora_dropout": _SHARE,
+    "lora_lr": Bounds(above=0, most=1000),
 }  # fmt: skip
 
 
@@ -42,10 +44,12 @@ class TrainOptions:
 
     `steps` of 0 means ten passes over the training data, at least 100 and at most 8,000;
     `eval_every` and `save_every` of 0 mean a fifth of the steps; `workers` of None means as many as
-    `train.ahead.choose_workers` says.
+    `train.ahead.choose_workers` says; `lora` of 0 means no adapters, `lora_alpha` of 0 twice the rank.
+    `parent` is `--from`.
 
     Raises:
-        OmniError: a number out of `BOUNDS`; none of them would end in a run worth having.
+        OmniError: a number out of `BOUNDS`, or options that contradict each other; none of them would
+            end in a run worth having.
     """
 
     shards: tuple[str, ...] = ("shards",)
@@ -77,12 +81,24 @@ class TrainOptions:
     mask: float = 0.0
     stretch: float = 0.15
     shuffle_pairs: bool = False
+    tasks: str | None = None
+    turns: int = 4
+    self_loss: str = "ce"
+    parent: str | None = None
+    lora: int = 0
+    lora_alpha: float = 0.0
+    lora_dropout: float = 0.05
+    lora_lr: float = 1e-4
+    lora_targets: str = "all"
+    lora_everywhere: bool = False
+    freeze_projector: bool = False
     seed: int = 0
     language: str = "en"
     eval_every: int = 0
     save_every: int = 0
     eval_limit: int = 256
     decode_limit: int = 128
+    eval_tasks: str | None = None
     workers: int | None = None
     device: str = "auto"
     wandb: str = "auto"
@@ -96,6 +112,27 @@ class TrainOptions:
                 if not bounds.hold(number):
                     option = f"--{name.replace('_', '-')}"
                     raise OmniError(f"{number!r} is not {bounds}", option)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Options that make no sense beside each other."""
+        if self.tasks and self.shuffle_pairs:
+            raise OmniError(
+                "wrong pairs of a table of tasks are the table's own", "--shuffle-pairs",
+                "make the table with omni-mix --shuffle-pairs",
+            )  # fmt: skip
+        if self.freeze_projector and not self.lora:
+            raise OmniError("nothing to train", "--freeze-projector", "give --lora a rank")
+        if self.freeze_projector and not self.parent:
+            raise OmniError(
+                "a projector that was never trained would be frozen", "--freeze-projector",
+                "give --from the run of a trained one",
+            )  # fmt: skip
+
+    @property
+    def alpha(self) -> float:
+        """Of the adapters."""
+        return self.lora_alpha or 2.0 * self.lora
 
     def to_json(self) -> "TrainConfig":
         """All of them, as JSON holds them (tuples as lists)."""

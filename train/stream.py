@@ -29,9 +29,11 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from omni.bridge.frames import pad_features
+from omni.bridge.turns import Turn
 from omni.errors import OmniError
 from omni.formats.shards import Sample
 from train.ahead import ahead, in_workers
+from train.asking import Asked
 from train.augment import Drawn
 from train.draws import Draws, collect
 from train.pairs import WrongPairs
@@ -58,7 +60,8 @@ class Packed(NamedTuple):
 
     features: (B, T, d) or (B, L, T, d) as stored, zero-padded; B may be 0 where a batch has fewer
     samples than there are ranks. lengths: (B,) int64 frames, of what the projector gets.
-    texts, keys: of each sample. at: where the batch stands; after: where to go on from; n_global:
+    texts, keys: of each sample. rows: what the LM is asked and answers, a row for each sample and then
+    rows of text alone; None: each text is to be repeated. at: where the batch stands; after: where to go on from; n_global:
     samples on all ranks. draws: what is still to be done to the features, by `draws.augmented`.
     """
 
@@ -70,6 +73,7 @@ class Packed(NamedTuple):
     after: Position
     n_global: int
     draws: Draws | None = None
+    rows: list[tuple[Turn, ...]] | None = None
 
     def pin_memory(self) -> "Packed":
         """The same in page-locked memory, which a GPU copies without waiting. DataLoader's own
@@ -86,7 +90,8 @@ class StreamSpec:
     which copy it is in the pass), so that it is the same on any rank and after any resume.
     draw: instead, draws with that generator what `draws.augmented` does later to frames of a shape.
     shuffle_texts: texts of all samples by shard and place, for the control that gives each audio
-    a text of another; None gives it its own.
+    a text of another; None gives it its own. asked: a table of tasks, whose rows take the place of
+    repeating.
     """
 
     shards: Sequence[Shard]
@@ -97,6 +102,7 @@ class StreamSpec:
     augment: Augment | None = None
     shuffle_texts: Sequence[Sequence[str]] | None = None
     draw: Draw | None = None
+    asked: Asked | None = None
 
 
 def batches(
@@ -164,6 +170,7 @@ class _Share:
     """This rank's part of one batch.
 
     copies: for each sample how many of it the pass has had before. texts: wrong ones, if asked for.
+    alone: rows of text alone.
     """
 
     ids: tuple[Id, ...]
@@ -172,6 +179,7 @@ class _Share:
     at: Position
     after: Position
     n_global: int
+    alone: list[tuple[Turn, ...]]
 
 
 @dataclass(frozen=True)
@@ -216,6 +224,7 @@ def _jobs(spec: StreamSpec, start: Position, worker: int, workers: int) -> Itera
                                 Position(number, index),
                                 after,
                                 len(batch),
+                                _alone(spec, number, index, n_batches),
                             )
                         )
                     used |= {shard for shard, _ in batch}
@@ -224,6 +233,13 @@ def _jobs(spec: StreamSpec, start: Position, worker: int, workers: int) -> Itera
             per_pool.append(shares)
         yield from _pass_jobs(spec.shards, pools, per_pool, checks, used)
         number, first = number + 1, 0
+
+
+def _alone(spec: StreamSpec, number: int, index: int, n_batches: int) -> list[tuple[Turn, ...]]:
+    """This rank's rows of text alone that go with a batch."""
+    if spec.asked is None:
+        return []
+    return spec.asked.texts(number, index, n_batches)[spec.rank :: spec.world]
 
 
 def _pass_jobs(
@@ -305,7 +321,16 @@ def _pack(spec: StreamSpec, share: _Share, held: dict[Id, Sample]) -> Packed:
         lengths = torch.tensor([one.n_out for one in drawn])
         draws = collect(drawn)
     keys = [sample.key for sample in samples]
-    return Packed(features, lengths, texts, keys, share.at, share.after, share.n_global, draws)
+    rows = None
+    if spec.asked is not None:
+        asked, number = spec.asked, share.at.number
+        rows = [
+            asked.turns(s.meta["id"], number, copy)
+            for s, copy in zip(samples, share.copies, strict=True)
+        ] + share.alone
+    return Packed(
+        features, lengths, texts, keys, share.at, share.after, share.n_global, draws, rows
+    )
 
 
 def _generator(seed: int, number: int, key: str, copy: int) -> np.random.Generator:

@@ -18,6 +18,7 @@ from omni.formats.records import Count, FeatureConfig
 from omni.formats.stores import read_bytes
 
 SCHEMA: Literal[1] = 1
+TASKS = "tasks"  # in the place of a split's name
 METRICS_BYTES = 1 << 30  # of metrics.jsonl: a line is some hundred bytes, a run some million steps
 
 _OPEN = ConfigDict(extra="allow")  # a newer trainer may have written more than is read here
@@ -62,9 +63,20 @@ class TrainConfig(TypedDict):
     language: NotRequired[str]
 
 
+class AdapterConfig(TypedDict):
+    """Of the adapters (`omni.nanochat.lora.Lora`). everywhere: they were trained in rows of text too."""
+
+    rank: Annotated[int, Field(ge=1, le=65_536)]
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: list[str]
+    everywhere: bool
+
+
 @with_config(_OPEN)
 class RunConfig(TypedDict):
-    """config.json. lm: where the LM lay. select: the split whose CE chose the best checkpoint."""
+    """config.json. lm: where the LM lay. select: the split whose CE chose the best checkpoint, or
+    `TASKS` where rows of the table did. lora: absent where there are no adapters."""
 
     schema: Literal[1]
     projector: ProjectorConfig
@@ -72,6 +84,7 @@ class RunConfig(TypedDict):
     lm: str
     select: str
     train: TrainConfig
+    lora: NotRequired[AdapterConfig]
 
 
 class SplitUse(TypedDict):
@@ -90,11 +103,31 @@ class SplitContent(TypedDict):
     sha256: str
 
 
+class TableUse(TypedDict):
+    """A table of tasks: its path, the hash of its file, its rows."""
+
+    path: str
+    sha256: str
+    rows: Count
+
+
+class ParentUse(TypedDict):
+    """The run that a run started from: its folder, and hashes of the files it took. lora: "" where it
+    has no adapters."""
+
+    path: str
+    which: str
+    projector: str
+    lora: str
+
+
 class Content(TypedDict):
-    """Training splits in the order given; rows: a hash over which of their utterances train."""
+    """Training splits in the order given; rows: a hash over which of their utterances train, and how
+    often; tasks: sha256 of the table, where there is one."""
 
     splits: list[SplitContent]
     rows: str
+    tasks: NotRequired[str]
 
 
 @with_config(_OPEN)
@@ -113,6 +146,8 @@ class Provenance(TypedDict):
     lm_kind: str
     lm_dtype: str
     lm_dtypes_before: NotRequired[list[str]]
+    tasks: NotRequired[TableUse]
+    parent: NotRequired[ParentUse]
     seed: NotRequired[int]
     command: NotRequired[list[str]]
     versions: NotRequired[dict[str, str]]

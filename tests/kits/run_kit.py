@@ -8,6 +8,33 @@ from train.options import TrainOptions
 
 FINGERPRINT = "ab" * 32
 
+# The command, in a process that SIGKILL ends at a step: inside the checkpoint if there is one, after the
+# state's file and before the projector's.
+DIES_AT_STEP = """
+import os, signal, sys
+from cli.train_projector import main
+from omni import runs
+from train import loop
+
+target, step = int(sys.argv.pop(1)), 0
+log_step, save_state = loop._log_step, runs.save_state
+
+def log_and_die(session, *rest):
+    global step
+    log_step(session, *rest)
+    step = session.step
+    if step == target and step % 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def save_and_die(folder, state):
+    save_state(folder, state)
+    if step == target:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+loop._log_step, runs.save_state = log_and_die, save_and_die
+sys.exit(main())
+"""
+
 
 def run_config(projector: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """config.json without its schema, which `create_run` adds."""

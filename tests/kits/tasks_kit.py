@@ -1,6 +1,9 @@
 """Utterances and tables of tasks that the tests of mixes share."""
 
-from omni.formats.tasks import Task, TasksHeader
+from collections.abc import Sequence
+
+from omni.formats.shards import Sample
+from omni.formats.tasks import Task, Tasks, TasksHeader, make_tasks
 from tasks.dice import Dice
 from tasks.sources import Heard, Sources
 
@@ -64,3 +67,30 @@ def choice(i: int, letter: int, answer: str = "") -> Task:
         f"u-{i:04d}", "train-a", "content/after", f'What follows "w{i}"?', answer, tuple(options),
         "words", "template", "CC0-1.0",
     )  # fmt: skip
+
+
+def about(samples: Sequence[Sample], own: bool = False, texts: int = 0) -> Tasks:
+    """Three rows about each utterance of `training_kit.speech`, a fourth with `own`: repeat it, its
+    first word, which of four words was said; and rows of text alone."""
+    rows = []
+    for sample in samples:
+        utterance, said = sample.meta["id"], sample.meta["text_norm"].split()
+        wrong = [
+            word for word in ("red", "cup", "door", "gold", "blue", "lamp") if word not in said
+        ][:3]
+        options = tuple(sorted([said[0], *wrong]))
+        about_it = [
+            ("repeat", "Repeat that.", " ".join(said), (), "template"),
+            ("content/first", "First word?", said[0], (), "template"),
+            ("content/heard-which", "Which was said?", said[0], options, "template"),
+        ]
+        if own:
+            about_it.append(("self", "Go on.", said[-1], (), "self"))
+        rows += [
+            Task(utterance, "train-x", kind, prompt, answer, options, "words", source, "CC0-1.0")  # type: ignore[arg-type]
+            for kind, prompt, answer, options, source in about_it
+        ]
+    rows += [
+        Task("", "", "text", f"hi {i}", "ho", (), "none", "text", "CC0-1.0") for i in range(texts)
+    ]
+    return make_tasks(header(), rows)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from places import ROOT
+from run_kit import DIES_AT_STEP
 from training_kit import CONFIG, save_lm, speech, tiny_lm, write_split
 
 from omni import runs
@@ -22,33 +23,6 @@ from train import loop
 from train.data import gather
 from train.loop import train
 from train.options import TrainOptions
-
-# The command, in a process that SIGKILL ends at a step: inside the checkpoint if there is one, after the
-# state's file and before the projector's.
-DIES_AT_STEP = """
-import os, signal, sys
-from cli.train_projector import main
-from omni import runs
-from train import loop
-
-target, step = int(sys.argv.pop(1)), 0
-log_step, save_state = loop._log_step, runs.save_state
-
-def log_and_die(session, *rest):
-    global step
-    log_step(session, *rest)
-    step = session.step
-    if step == target and step % 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def save_and_die(folder, state):
-    save_state(folder, state)
-    if step == target:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-loop._log_step, runs.save_state = log_and_die, save_and_die
-sys.exit(main())
-"""
 
 
 @pytest.fixture(autouse=True)
