@@ -17,6 +17,7 @@ import numpy as np
 from omni.bridge.room import Room
 from omni.bridge.turns import Turn
 from omni.errors import OmniError
+from omni.evaluation.choices import letter_ids
 from omni.formats.run_files import Kind
 from omni.formats.tasks import LETTERS, Task, Tasks, question, read_tasks, table_path
 from omni.nanochat.tokenizer import Tokenizer
@@ -111,21 +112,9 @@ def read_table(name: str, tok: Tokenizer, kind: Kind, turns: int, seed: int, alo
             "a table that judges is not trained on", str(path), "make one of a split that trains"
         )
     if kind == "sft" and any(task.options for task in tasks.rows):
-        check_letters(tok, str(path))
+        letter_ids(tok)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return Table(tasks, str(path), sha256, turns if kind == "sft" else 1, seed, alone)
-
-
-def check_letters(tok: Tokenizer, where: str) -> None:
-    """Refuse an LM that has no token for a letter.
-
-    Raises:
-        OmniError: A, B, C or D is several tokens.
-    """
-    for letter in LETTERS:
-        if len(tok.encode(letter)) != 1:
-            mend = "take an LM with a token for each letter, or a table without options"
-            raise OmniError(f"the LM has no token for the letter {letter}", where, mend)
 
 
 class Put(NamedTuple):

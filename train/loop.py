@@ -16,6 +16,8 @@ import torch
 from omni import runs
 from omni.encoder import frames_per_second
 from omni.errors import OmniError, enough_memory, halved
+from omni.evaluation.choice_figures import NEEDS, GroupFigures
+from omni.evaluation.choices import score_choices
 from omni.evaluation.evaluate import evaluate
 from omni.evaluation.figures import Figures, headline, without_utterances
 from omni.evaluation.verdict import verdict
@@ -27,6 +29,7 @@ from train.feed import feed
 from train.judging import TaskFigures, judge
 from train.memory import keep_primitives_few, memory_gb
 from train.options import TrainOptions
+from train.questions import Questions
 from train.ranks import Peers, ranks
 from train.resume import Seen, refuse_other_inputs, refuse_overwriting
 from train.scaling import LossScale
@@ -86,6 +89,7 @@ class _Session:
     lm_bits: str  # the LM's exact hash before the first step
     tracker: Tracker
     select: str  # what chooses the checkpoint
+    questions: Questions | None
     step: int = 0
     position: Position = START
     best: float = float("inf")
@@ -129,7 +133,16 @@ def _open(
     tracker = Tracker(page, inputs.config(), options.wandb, inputs.options.steps)
     bits = lm.exact_hash()
     session = _Session(
-        inputs.options, folder, peers, data, trainee, inputs.lm_hash, bits, tracker, inputs.select
+        inputs.options,
+        folder,
+        peers,
+        data,
+        trainee,
+        inputs.lm_hash,
+        bits,
+        tracker,
+        inputs.select,
+        inputs.questions,
     )
     if data.note:
         tracker.say(data.note)
@@ -211,12 +224,13 @@ def _look(session: _Session) -> None:
     with enough_memory(full, halved(batch, "--micro-batch-size", "take a smaller --lm")):
         for split, samples in session.data.eval_sets.items():
             ce[split] = _evaluate(session, split, samples, batch)
-        asked = _judge(session, batch) if session.data.judges else None
-    session.tracker.log(
-        session.step, eval=session.last_eval, **({} if asked is None else {TASKS: asked})
-    )
-    if asked is not None:
-        ce[TASKS] = asked["ce"]
+        more: dict[str, object] = {}
+        if session.data.judges:
+            asked = _judge(session, batch)
+            more[TASKS], ce[TASKS] = asked, asked["ce"]
+        if session.questions is not None:
+            more["choices"] = _ask(session, session.questions, batch)
+    session.tracker.log(session.step, eval=session.last_eval, **more)
     if lora is not None:
         lora.train()
     if session.step and ce[session.select] < session.best:
@@ -258,6 +272,23 @@ def _judge(session: _Session, batch: int) -> TaskFigures:
         f"accuracy {figures['token_accuracy']:.1%}"
     )
     return figures
+
+
+def _ask(session: _Session, questions: Questions, batch: int) -> dict[str, dict[str, GroupFigures]]:
+    """Of four-option questions beside the controls in which nothing can be heard, by table and need."""
+    trainee = session.trainee
+    figures = score_choices(
+        trainee.lm, trainee.tok, trainee.projector, questions.rows, questions.samples,
+        trainee.template, batch, share=share_of(session.peers), texts=False,
+    )  # fmt: skip
+    groups: dict[str, GroupFigures] = {n: figures[n] for n in NEEDS if n in figures}
+    for need, group in groups.items():
+        controls = "  ".join(f"{name} {c['accuracy']:.1%}" for name, c in group["controls"].items())
+        session.tracker.say(
+            f"step {session.step}  {questions.name}, {need} ({group['n']}): {group['accuracy']:.1%} right, "
+            f"{group['strict']:.1%} in all rotations  ({controls})"
+        )
+    return {questions.name: groups}
 
 
 def _save(session: _Session) -> None:

@@ -19,6 +19,7 @@ from omni.bridge.room import make_room
 from omni.bridge.turns import Template, choose_template
 from omni.device import pick_dtype
 from omni.errors import OmniError, enough_memory, halved
+from omni.evaluation.choices import letter_ids
 from omni.evaluation.evaluate import keep_own
 from omni.evaluation.share import Share
 from omni.formats.run_files import (
@@ -37,6 +38,7 @@ from omni.nanochat.lora import TARGETS, Lora
 from train.asking import Table, read_table
 from train.data import TrainingData, read_sides
 from train.options import TrainOptions
+from train.questions import Questions, read_questions
 from train.ranks import Peers
 from train.resume import provenance, resumable
 from train.sides import choose_sides
@@ -59,6 +61,7 @@ class Inputs(NamedTuple):
     projector: Projector
     parent: runs.Run | None
     table: Table | None
+    questions: Questions | None
 
     @property
     def select(self) -> str:
@@ -113,6 +116,12 @@ def read_inputs(options: TrainOptions, peers: Peers) -> Inputs:
         judges = halved(options.eval_limit or EVAL_LIMIT, "--eval-limit")
         with enough_memory("the utterances to evaluate on", judges):
             data = read_sides(sides, options.eval_limit, room, options.shuffle_pairs, table, say)
+            questions = None
+            if options.eval_tasks:
+                splits = list(sides.judges.values())
+                questions = read_questions(options.eval_tasks, splits, options.eval_limit)
+                if template.kind == "sft":
+                    letter_ids(tok)
         if parent is not None:
             parent.check_features(data.fingerprint, "training shards")
         steps = options.steps or data.steps(options.batch_size, options.batch_frames)
@@ -121,7 +130,8 @@ def read_inputs(options: TrainOptions, peers: Peers) -> Inputs:
         projector = _projector(options, parent, lm, sample).to(peers.device)
         lm.wear(_adapters(options, parent, lm))
     return Inputs(
-        replace(options, steps=steps), data, lm, lm_hash, tok, meta, template, projector, parent, table
+        replace(options, steps=steps), data, lm, lm_hash, tok, meta, template, projector, parent, table,
+        questions,
     )  # fmt: skip
 
 

@@ -16,13 +16,13 @@ from places import ROOT
 from ranks_kit import train_ranks
 from run_kit import DIES_AT_STEP
 from step_kit import make_trainee, pack
-from tasks_kit import about
+from tasks_kit import about, header
 from training_kit import save_lm, speech, tiny_lm, write_split
 
 from omni import runs
 from omni.bridge.turns import Turn
 from omni.errors import OmniError
-from omni.formats.tasks import write_tasks
+from omni.formats.tasks import make_tasks, write_tasks
 from omni.nanochat.lora import Lora
 from train.loop import train
 from train.options import TrainOptions
@@ -115,6 +115,27 @@ def test_a_kill_leaves_no_trace(parts: Path, tmp_path: Path, at: int) -> None:
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()[-2000:]
     train(options(parts), tmp_path / "killed", resume=True)
     assert weights(tmp_path / "killed") == weights(parts / "whole")
+
+
+def test_questions_are_asked_as_it_trains(parts: Path, tmp_path: Path) -> None:
+    judged = [task for task in about(speech(6, 5, 500, "bob")).rows if task.options]
+    table = make_tasks(header("eval"), judged)
+    write_tasks(table, tmp_path / "mini.parquet")
+    train(options(parts, eval_tasks=str(tmp_path / "mini.parquet")), tmp_path / "run")
+    lines = [m for m in runs.load_run(tmp_path / "run").metrics() if "choices" in m]
+    assert [m["step"] for m in lines] == [0, 3, 6, 8]
+    found = lines[-1]["choices"]["mini"]["words"]
+    assert found["n"] == 6
+    assert set(found["controls"]) == {"blind", "shuffled", "noise"}
+    # Questions change nothing of what is learnt.
+    assert weights(tmp_path / "run") == weights(parts / "whole")
+    with pytest.raises(OmniError, match="a table for training does not judge"):
+        read_inputs(options(parts, eval_tasks=str(parts / "answers.parquet")), Peers())
+    write_tasks(
+        make_tasks(header("eval"), [replace(judged[0], id="nobody")]), tmp_path / "mini.parquet"
+    )
+    with pytest.raises(OmniError, match="nobody among them"):
+        read_inputs(options(parts, eval_tasks=str(tmp_path / "mini.parquet")), Peers())
 
 
 def test_frozen_projector_stays_and_adapters_move(parts: Path, tmp_path: Path) -> None:

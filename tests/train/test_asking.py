@@ -15,7 +15,7 @@ from omni.bridge.turns import Turn, choose_template
 from omni.errors import OmniError
 from omni.formats.tasks import LETTERS, Task, make_tasks, write_tasks
 from omni.nanochat.tokenizer import Tokenizer
-from train.asking import Table, check_letters, make_groups, read_table, turn_of
+from train.asking import Table, make_groups, read_table, turn_of
 from train.data import TrainingData, read_sides
 from train.passes import BatchRule
 from train.sides import choose_sides
@@ -200,6 +200,10 @@ class _NoLetters(Tokenizer):
         return [0] * (2 if text == "C" else 1)
 
 
-def test_letters_that_are_no_tokens_are_refused() -> None:
-    with pytest.raises(OmniError, match="no token for the letter C"):
-        check_letters(_NoLetters(), "x")
+def test_letters_that_are_no_tokens_are_refused(tmp_path: Path) -> None:
+    write_tasks(about(SAMPLES[:4]), tmp_path / "answers.parquet")
+    with pytest.raises(OmniError, match="letter C is 2 tokens"):
+        read_table(str(tmp_path / "answers.parquet"), _NoLetters(), "sft", 1, 0, False)
+    assert (
+        read_table(str(tmp_path / "answers.parquet"), _NoLetters(), "base", 1, 0, False).turns == 1
+    )
