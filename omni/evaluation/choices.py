@@ -17,7 +17,7 @@ import torch
 
 from omni.bridge.losses import per_row, token_losses
 from omni.bridge.projector import Projector, Soft, project
-from omni.bridge.prompt import as_soft, build_turns, row_limit
+from omni.bridge.prompt import Batch, as_soft, build_turns, row_limit
 from omni.bridge.turns import Template, Turn, lay_out
 from omni.errors import OmniError
 from omni.evaluation.cascade import spell
@@ -54,6 +54,7 @@ def score_choices(
     controls: Sequence[str] = DEAF,
     share: Share = ALONE,
     texts: bool = True,
+    corrected: bool = True,
     transcribe: Transcribe | None = None,
     language: str = ENGLISH,
 ) -> ChoiceFigures:
@@ -67,6 +68,7 @@ def score_choices(
         controls: of `CONTROLS`; "cascade" wants `transcribe`. Each costs as much as the right audio.
         texts: whether the likelihood of the options' texts is taken too, which doubles the cost; a base
             model has nothing else, so there it always is.
+        corrected: whether the scores on content-free audio are taken and subtracted, beside the others.
         transcribe: features and a batch size to plain transcripts, as Whisper's decoder does.
         language: of the transcripts.
 
@@ -98,7 +100,8 @@ def score_choices(
     read: dict[str, np.ndarray] = {}
     with torch.inference_mode():
         asker = _Asker(lm, tok, template, letters, batch_size)
-        for condition in (RIGHT, PRIOR, *(c for c in CONTROLS if c in controls)):
+        prior = [PRIOR] if corrected else []
+        for condition in (RIGHT, *prior, *(c for c in CONTROLS if c in controls)):
             at = np.flatnonzero(put.get(condition, np.ones(len(asked), bool))).tolist()
             if letters:
                 scored[condition] = asker.letters(heard, condition, at)
@@ -126,6 +129,14 @@ def letter_ids(tok: Tokenizer) -> list[int]:
                 "questions with options need an LM whose tokenizer has A, B, C, D",
             )
     return [own[0] for own in ids]
+
+
+def letter_logits(lm: NanoChat, batch: Batch, letters: Sequence[int]) -> np.ndarray:
+    """(B, 4): the letters' logits where each row ends. letters: as `letter_ids` gives them."""
+    B, T = batch.targets.shape
+    last = torch.arange(B, device=lm.device) * T + batch.lengths - 1
+    logits = lm.forward_embeds(batch.rows, batch.ve_rows, positions=last, heard=batch.heard)
+    return logits[:, list(letters)].double().cpu().numpy()
 
 
 class _Spoken(NamedTuple):
@@ -253,16 +264,9 @@ class _Asker:
         return [k for k in range(len(rows)) if max(lengths[N * k : N * k + N]) <= limit]
 
     def _letter_logits(self, spoken: _Spoken, turns: Sequence[Turn]) -> np.ndarray:
-        batch = build_turns(
-            self.lm, self.tok, spoken.soft, [(turn,) for turn in turns], self.template,
-            heard=spoken.heard,
-        )  # fmt: skip
-        B, T = batch.targets.shape
-        last = torch.arange(B, device=self.lm.device) * T + batch.lengths - 1
-        logits = self.lm.forward_embeds(
-            batch.rows, batch.ve_rows, positions=last, heard=batch.heard
-        )  # (B, vocab)
-        return logits[:, list(self.letter_ids)].double().cpu().numpy()
+        rows = [(turn,) for turn in turns]
+        batch = build_turns(self.lm, self.tok, spoken.soft, rows, self.template, heard=spoken.heard)
+        return letter_logits(self.lm, batch, self.letter_ids)
 
     def _likelihoods(self, spoken: _Spoken, turns: Sequence[Turn]) -> np.ndarray:
         batch = build_turns(

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from omni.bridge.projector import Projector, project
-from omni.bridge.prompt import build_batch, row_limit
-from omni.bridge.turns import Template
+from omni.bridge.prompt import build_turns, row_limit
+from omni.bridge.turns import Template, Turn
 from omni.encoder import WHISPER_FRAMES_PER_SECOND, Bound, most_said
 from omni.nanochat.generate import generate
 from omni.nanochat.model import NanoChat
@@ -43,6 +43,7 @@ def decode(
     max_new: int | None = None,
     sampling: Sampling = GREEDY,
     rate: float = WHISPER_FRAMES_PER_SECOND,
+    rows: Sequence[Sequence[Turn]] | None = None,
 ) -> list[list[int]]:
     """Token ids that the LM writes after each utterance's audio, its end left out.
 
@@ -52,6 +53,7 @@ def decode(
         max_new: cap on new tokens of each; None: what can be said in its time (`most_said`), as far
             as the LM's rows reach.
         rate: frames a second.
+        rows: the turns of each utterance's row, the last one open; None: the template's prompt.
     """
     # A new document is as much an end as the answer's own.
     stops = {template.end(tok), tok.special("bos")}
@@ -59,7 +61,12 @@ def decode(
     for begin in range(0, len(features), batch_size):
         part = features[begin : begin + batch_size]
         soft = project(projector, part, lm.device)
-        batch = build_batch(lm, tok, soft, [None] * len(part), template)
+        asked = (
+            [template.repeat(None)] * len(part)
+            if rows is None
+            else rows[begin : begin + batch_size]
+        )
+        batch = build_turns(lm, tok, soft, asked, template)
         room = [row_limit(lm) - n for n in batch.lengths.tolist()]
         bounds = [
             _within(most_said(x.shape[-2], rate), most) if max_new is None else Bound(max_new)
