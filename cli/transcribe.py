@@ -7,7 +7,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cli import _types
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from omni.transcriber import Transcript
 
 DESCRIPTION = """\
-Write down what the LM of a trained run hears.
+Write down what the LM of a trained run hears, or what it answers about it.
 
   omni-transcribe talk.flac                  with the newest run
   omni-transcribe --run runs/mine *.mp3      one line a file
+  omni-transcribe --run runs/answers --ask "What is the last word?" talk.flac
   arecord -r 48000 -d 5 | omni-transcribe -  from standard input
 
 Any format that libsndfile reads (wav, flac, mp3, ogg), with the extra media m4a, webm, aac and wma
@@ -57,6 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--encoder", type=_types.some, default=DEFAULT_ENCODER,
         help="folder or hub id")  # fmt: skip
     g = parser.add_argument_group("decoding")
+    g.add_argument("--ask", type=_types.some, metavar="TEXT",
+        help="what is asked of each piece, for a run that learnt to answer; else the run's own prompt")  # fmt: skip
     g.add_argument("--temperature", type=_types.number(), default=0.0, help="0: greedy")
     g.add_argument("--top-k", type=_types.whole(1), help="sample among the k best tokens only")
     g.add_argument("--seed", type=_types.seed, default=0, help="of the sampling")
@@ -99,6 +102,9 @@ def command(args: argparse.Namespace) -> int:
                     device,
                     args.lm_dtype,
                 )
+        if args.ask:
+            # As in training: a blank is between the audio and what is asked.
+            transcriber.template = replace(transcriber.template, prompt=f" {args.ask}")
         sampling = Sampling(args.temperature, args.top_k, args.seed)
         shorter = f"--chunk-seconds {transcriber.chunk_seconds / 2:g} halves it"
         mend = halved(args.batch_size, "--batch-size", shorter)

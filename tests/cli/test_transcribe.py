@@ -21,11 +21,12 @@ from cli.transcribe import main as transcribe
 from omni import runs
 from omni.audio import load_audio
 from omni.bridge.projector import build_projector, project
-from omni.bridge.prompt import build_batch
-from omni.bridge.turns import choose_template
+from omni.bridge.prompt import build_batch, build_turns
+from omni.bridge.turns import Turn, choose_template
 from omni.errors import OmniError, printable
 from omni.formats import shards
 from omni.formats.splits import SplitIndex, find_splits
+from omni.nanochat.generate import generate
 from omni.transcriber import Transcriber, cut_at_pauses, load_transcriber
 from omni.whisper.window import Window
 
@@ -127,6 +128,24 @@ def test_the_command_prints_a_line_a_file_and_json(
     assert lines[0]["seconds"] == pytest.approx(0.7)
     assert transcribe(listen(world, files[0], "--max-new", 9)) == 0
     assert capsys.readouterr().out.rstrip("\n") == printable(lines[0]["text"])
+
+
+def test_what_is_asked_stands_behind_the_audio(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = []
+    for more in ([], ["--ask", "What is the last word?"]):
+        assert transcribe(listen(world, world.audio[0], "--json", "--max-new", 9, *more)) == 0
+        ids.append(json.loads(capsys.readouterr().out)["ids"])
+    assert ids[0] != ids[1]
+    heard = load_transcriber(runs.load_run(world.run), encoder=str(world.encoder))
+    (features,) = heard.features([load_audio(world.audio[0])])
+    turn = Turn(" What is the last word?", audio=True)
+    soft = project(heard.projector, [features], "cpu")
+    batch = build_turns(heard.lm, heard.tok, soft, [[turn]], heard.template)
+    stops = {heard.template.end(heard.tok), heard.tok.special("bos")}
+    (answer,) = generate(heard.lm, batch.rows, batch.ve_rows, batch.lengths, stops, 9)
+    assert ids[1] == answer
 
 
 def test_stdin_stereo_and_any_rate(
