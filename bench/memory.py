@@ -9,6 +9,7 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from omni.bridge.turns import choose_template
 from omni.nanochat import random_init
 from omni.nanochat.build import cast_matrices
 from omni.nanochat.checkpoint import load_checkpoint
+from omni.nanochat.lora import Lora
 from omni.nanochat.memory import (
     Memory,
     Recipe,
@@ -43,7 +45,10 @@ FLAGS = {
     "--checkpoint-activations": Recipe(checkpointing=True),
     "--ctc-weight 0": Recipe(ctc=False),
     "both": Recipe(ctc=False, checkpointing=True),
-    "none, adapters of rank 16": Recipe(lora_rank=16),
+    "--lora 16": Recipe(lora_rank=16, lora_dropout=True),
+    "--lora 16 --checkpoint-activations": Recipe(
+        lora_rank=16, lora_dropout=True, checkpointing=True
+    ),
 }
 
 
@@ -110,7 +115,7 @@ def make_case(
 
     Args:
         depth_or_config: a depth of nanochat, or a NanoChatConfig.
-        recipe: its `element` is the LM's dtype: 4 fp32, 2 bf16. Adapters are not built here.
+        recipe: its `element` is the LM's dtype: 4 fp32, 2 bf16.
         text: what each utterance says.
         tok: the demo's if None; the LM's vocabulary is at least as large.
     """
@@ -125,9 +130,13 @@ def make_case(
         p.name, p.d_in, config.n_embd, lm.n_ve, lm.kv_dim, p.stack, p.hidden, p.audio_ve
     ).to(device)
     template = choose_template({"kind": "sft"})
-    trainee = Trainee(
-        lm, tok, projector, template, make_optimizer(projector, 1e-3), batch, ctc=float(recipe.ctc)
-    )
+    optimizer = make_optimizer(projector, 1e-3)
+    if recipe.lora_rank:
+        dropout = 0.05 if recipe.lora_dropout else 0.0
+        lora = Lora(config, recipe.lora_rank, 32.0, dropout, recipe.lora_targets)
+        lm.wear(lora.train()).forward_embeds = partial(lm.forward_embeds, heard=True)  # type: ignore[method-assign]
+        optimizer.add_param_group({"params": list(lora.parameters()), "share": 1.0})
+    trainee = Trainee(lm, tok, projector, template, optimizer, batch, ctc=float(recipe.ctc))
     frames = int(50 * seconds)
     features = torch.randn(batch, frames, p.d_in, generator=torch.Generator().manual_seed(0))
     lengths, keys = torch.full((batch,), frames), [f"utterance-{i}" for i in range(batch)]
@@ -141,7 +150,7 @@ def kept_by_autograd(case: Case) -> int:
     """Bytes of distinct storages that a real step's graph holds before its backward pass; weights
     and the table of CTC, which the model counts elsewhere, left out."""
     trainee = case.trainee
-    modules = (trainee.lm, trainee.projector)
+    modules = [m for m in (trainee.lm, trainee.projector, trainee.lm.lora) if m is not None]
     own = {p.untyped_storage()._cdata for m in modules for p in m.parameters()}
     if trainee.ctc:
         own.add(trainee.directions().untyped_storage()._cdata)
@@ -176,7 +185,7 @@ def on_a_cpu() -> list[str]:
     """Markdown: what a step of a d2 keeps and takes in fp32, beside the computed."""
     lines = ["| on this CPU | kept, MB | computed | peak above what stood, MB | computed |"]
     lines.append("|---|---|---|---|---|")
-    for flags in ("none", "--checkpoint-activations", "--ctc-weight 0", "both"):
+    for flags in FLAGS:
         case = make_case(2, replace(FLAGS[flags], element=4, card=False))
         m, kept = case.computed, kept_by_autograd(case)
         train_step(case.trainee, case.packed, 1e-4)
@@ -192,7 +201,7 @@ def on_a_card() -> list[str]:
     lines = ["| on this card | LM | computed | trained | computed | peak, GB | computed |"]
     lines.append("|---|---|---|---|---|---|---|")
     for depth in DEPTHS:
-        for flags in ("none", "--checkpoint-activations", "--ctc-weight 0", "both"):
+        for flags in FLAGS:
             torch.cuda.empty_cache()
             try:
                 cells = _of_a_card(depth, FLAGS[flags])
@@ -213,7 +222,8 @@ def _of_a_card(depth: int, recipe: Recipe) -> list[str]:
     stood = torch.cuda.memory_allocated() - before
     train_step(case.trainee, case.packed, 1e-4)
     peak = torch.cuda.max_memory_allocated() - before
-    size = 4 * sum(p.numel() for p in case.trainee.projector.parameters())
+    learns = [p for g in case.trainee.optimizer.param_groups for p in g["params"]]
+    size = 4 * sum(p.numel() for p in learns)
     m = case.computed
     trained = stood - made + 2 * size  # moments and CTC's table stand; weights, and gradients later
     pairs = ((made - size, m.weights), (trained, m.trained), (peak, m.total))

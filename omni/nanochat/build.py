@@ -73,7 +73,7 @@ def from_state_dict(
         OmniError: a missing, unknown or misshapen key, with its name and the nearest era; sizes that
             are not those of the tensors; weights that are not finite.
     """
-    state = _strip(state_dict)
+    state = strip_wrappers(state_dict)
     era = detect_era(state, user_config, softcap, rope_bf16)
     config = read_config(model_config)
     _check_sizes(config, state)
@@ -98,7 +98,7 @@ def cast_matrices(model: NanoChat, dtype: torch.dtype) -> NanoChat:
     return model
 
 
-def _strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The keys without what torch.compile and DDP put before them."""
     out: dict[str, Tensor] = {}
     for key, tensor in state.items():

@@ -4,6 +4,7 @@ Must not know how it is printed.
 """
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omni.nanochat.checkpoint import load_checkpoint, read_state
+from omni.nanochat.lora import load_lora, relative_change
 from omni.nanochat.memory import Memory, Recipe, Rows, count_groups, training_memory
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
@@ -42,12 +44,24 @@ class MemoryFacts(TypedDict):
     total: int
 
 
+class AdapterFacts(TypedDict):
+    """Adapters of a run. change: by matrix, the size of what they add to W by that of W."""
+
+    path: str
+    rank: int
+    alpha: float
+    dropout: float
+    targets: list[str]
+    parameters: int
+    change: dict[str, float]
+
+
 class Facts(TypedDict):
     """What `omni-lm inspect --json` writes, key by key.
 
     windows: of each layer, None where it sees all. stored: elements by dtype. longest_row: positions
-    of the rotary table. vocab_rows: of the tables, padding included. memory: by "plain" and
-    "checkpointing".
+    of the rotary table. vocab_rows: of the tables, padding included. adapters: null where it was
+    shown none. memory: by "plain" and "checkpointing", with these adapters.
     """
 
     path: str
@@ -75,6 +89,7 @@ class Facts(TypedDict):
     stored: dict[str, int]
     fingerprint: str
     specials: dict[str, Trained]
+    adapters: AdapterFacts | None
     memory_batch: int
     memory_length: int
     memory: dict[str, MemoryFacts]
@@ -86,21 +101,33 @@ def inspect_checkpoint(
     length: int = 512,
     softcap: float | None = None,
     rope_bf16: bool | None = None,
+    adapters: Path | None = None,
 ) -> Facts:
     """Everything worth knowing about a checkpoint.
 
     Args:
         path_or_name, softcap, rope_bf16: as `load_checkpoint` takes them.
         batch, length: of the micro-batch whose training with the default recipe is estimated.
+        adapters: a file of them, made for this LM.
     """
     lm, tok, meta = load_checkpoint(path_or_name, "cpu", softcap, rope_bf16)
+    fingerprint = lm.fingerprint()
+    worn = None if adapters is None else _adapters(lm, adapters, fingerprint)
     c, era, rows = lm.config, lm.era, lm.lm_head.weight.shape[0]
     stored: Counter[str] = Counter()
     for tensor in read_state(Path(meta["path"])).values():
         stored[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    recipe = Recipe()
+    if worn is not None:
+        recipe = Recipe(
+            lora_rank=worn["rank"], lora_targets=tuple(worn["targets"]),
+            lora_dropout=worn["dropout"] > 0,
+        )  # fmt: skip
     memory = {
-        name: training_memory(c, Rows.of(batch, length), recipe, era.name, rows)
-        for name, recipe in (("plain", Recipe()), ("checkpointing", Recipe(checkpointing=True)))
+        name: training_memory(
+            c, Rows.of(batch, length), replace(recipe, checkpointing=again), era.name, rows
+        )
+        for name, again in (("plain", False), ("checkpointing", True))
     }
     return {
         "path": meta["path"],
@@ -126,12 +153,22 @@ def inspect_checkpoint(
         "parameter_groups": count_groups(lm),
         "ve_layers": c.ve_layers if lm.n_ve else [],
         "stored": dict(stored),
-        "fingerprint": lm.fingerprint(),
+        "fingerprint": fingerprint,
         "specials": trained_specials(lm, tok),
+        "adapters": worn,
         "memory_batch": batch,
         "memory_length": length,
         "memory": {name: _memory(bytes_of) for name, bytes_of in memory.items()},
     }
+
+
+def _adapters(lm: NanoChat, file: Path, fingerprint: str) -> AdapterFacts:
+    lora = load_lora(file, lm, fingerprint)
+    return {
+        "path": str(file), "rank": lora.rank, "alpha": lora.alpha, "dropout": lora.dropout,
+        "targets": list(lora.targets), "parameters": sum(p.numel() for p in lora.parameters()),
+        "change": relative_change(lm, lora),
+    }  # fmt: skip
 
 
 def _memory(m: Memory) -> MemoryFacts:

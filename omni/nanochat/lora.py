@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from omni.nanochat.model import NanoChat
 
 TARGETS = ("attn.c_q", "attn.c_k", "attn.c_v", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+CHECKPOINTS = ("best", "last")  # of a run: `lora-<name>.safetensors`
 LARGEST_RANK = 1 << 16
 _HEADER = "lora"  # one key of the file's metadata: several have no fixed order in the bytes
 
@@ -104,7 +105,13 @@ class Lora(nn.Module):
         with torch.no_grad():
             for key, p in self.named_parameters():
                 if key.endswith(".A"):
-                    p.copy_(torch.randn(p.shape, generator=rng) / math.sqrt(p.shape[1]))
+                    p.copy_(
+                        torch.randn(p.shape, generator=rng, device="cpu") / math.sqrt(p.shape[1])
+                    )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
     @property
     def factor(self) -> float:
@@ -190,6 +197,16 @@ def load_lora(
     return lora.eval().to(lm.device, dtype)
 
 
+def find_adapters(run: Path, which: str | None = None) -> Path | None:
+    """The adapter file of a run folder; None if it has none.
+
+    Args:
+        which: "best" or "last"; None takes the best that is there.
+    """
+    files = [run / f"lora-{name}.safetensors" for name in ([which] if which else CHECKPOINTS)]
+    return next((file for file in files if file.is_file()), None)
+
+
 def read_facts(path: Path) -> LoraFacts:
     """What an adapter file says of itself.
 
@@ -231,6 +248,20 @@ def merged_state(
             change = (b.double() @ a.double() * lora.factor).to(out[key].device)
             out[key] = (out[key].double() + change).float()
     return out
+
+
+@torch.no_grad()
+def relative_change(lm: "NanoChat", lora: Lora) -> dict[str, float]:
+    """By matrix, over all layers: the norm of (alpha/r) scale B A, by that of W (both Frobenius), or
+    by 1 where W is zero."""
+    added, there = dict.fromkeys(lora.targets, 0.0), dict.fromkeys(lora.targets, 0.0)
+    for i in range(lm.config.n_layer):
+        for name, (a, b) in lora.pairs(i).items():
+            w = lm.get_submodule(f"transformer.h.{i}.{name}").weight
+            a, b = a.double(), b.double()  # |B A|^2 = tr(B'B A A'), without the whole product
+            added[name] += float((b.T @ b * (a @ a.T)).sum()) * lora.factor**2
+            there[name] += float(torch.linalg.vector_norm(w.float())) ** 2
+    return {name: math.sqrt(added[name] / (there[name] or 1.0)) for name in lora.targets}
 
 
 def _check_options(

@@ -6,6 +6,7 @@ what is left is the input of each norm, q, k, v and output of the attention, and
 activation. A test holds it to what autograd really keeps. Must not know about devices.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -13,6 +14,7 @@ import torch
 
 from omni.nanochat.config import NanoChatConfig
 from omni.nanochat.eras import ERAS
+from omni.nanochat.lora import TARGETS, matrix_sides
 from omni.nanochat.model import NanoChat
 from omni.nanochat.positions import ROPE_FACTOR, window_sizes
 
@@ -76,7 +78,8 @@ class Recipe:
     """What of a training's options decides its memory.
 
     ctc: the auxiliary loss is on. checkpointing: layers are computed again instead of kept.
-    lora_rank: of adapters on every matrix of a layer, computed in the LM's dtype; 0: none.
+    lora_rank: of adapters, computed in the LM's dtype; 0: none. lora_targets: the matrices of a
+    layer that have one. lora_dropout: whether they drop inputs.
     element: bytes of the LM's dtype. card: a CUDA device, where the projector computes under
     autocast if the LM is in half precision, and each norm is one kernel; a CPU's keep more.
     """
@@ -85,6 +88,8 @@ class Recipe:
     ctc: bool = True
     checkpointing: bool = False
     lora_rank: int = 0
+    lora_targets: tuple[str, ...] = TARGETS
+    lora_dropout: bool = False
     element: int = HALF
     card: bool = True
 
@@ -145,8 +150,9 @@ def training_memory(
     width = config.n_embd + n_ve * config.kv_dim  # of a spliced row with its value rows
     head = config.n_embd + recipe.projector.value_rows(n_ve) * config.kv_dim
     trained = recipe.projector.parameters(head)
-    adapters = adapter_parameters(config, recipe.lora_rank)
-    half = HALF if s == HALF else 0
+    adapters = adapter_parameters(config, recipe.lora_rank, recipe.lora_targets)
+    half = (HALF if s == HALF else 0) * recipe.projector.weights(head)
+    half += (HALF if e == HALF else 0) * adapters
     counts = parameter_groups(config, era, vocab_rows)
     weights = sum(k * (FP32 if name == "lambdas" else e) for name, k in counts.items())
     weights += ROPE_FACTOR * config.sequence_len * config.head_dim * FP32
@@ -158,6 +164,8 @@ def training_memory(
     ctc = kept_by_ctc(config, rows, recipe) if recipe.ctc else 0
     # Of the last layer's MLP four tensors of its inner width, and the residual's gradient.
     inner = 17 * config.n_embd * e * n
+    if "mlp.c_proj" in recipe.lora_targets:  # by then its adapter has let go of its own
+        inner -= n * kept_by_adapters(config, replace(recipe, lora_targets=("mlp.c_proj",)))
     if recipe.checkpointing:
         once = replace(recipe, checkpointing=False)
         inner += kept_by_layers(config, rows, once, era, 1) - layer
@@ -172,7 +180,7 @@ def training_memory(
     )
     return Memory(
         weights=weights,
-        trained=16 * (trained + adapters) + half * (recipe.projector.weights(head) + adapters),
+        trained=16 * (trained + adapters) + half,
         beside=n_soft * (recipe.projector.stack * recipe.projector.d_in * FP32 + head * s)
         + (n * width * s if s != e else 0),
         projector=kept_by_projector(rows, recipe, head, config.n_embd),
@@ -206,8 +214,8 @@ def kept_by_layers(
     """Bytes that the last `n_layer` layers keep; with checkpointing the input of each alone.
 
     A position and layer: inputs of both norms (2C), of q's and k's norm (C and kv), q, k, v and
-    output of the attention (4C), the MLP's activation (4C), fp32 statistics; with adapters the
-    inputs of c_q, c_fc (2C) and both c_proj (5C), and what stands between A and B.
+    output of the attention (4C), the MLP's activation (4C), fp32 statistics; and what adapters
+    keep.
     """
     C, kv, H, K = config.n_embd, config.kv_dim, config.n_head, config.n_kv_head
     e, n, T = recipe.element, rows.batch * rows.length, rows.length
@@ -215,14 +223,27 @@ def kept_by_layers(
         return n_layer * C * e * n
     statistics = 2 + H + K + H  # reciprocal norms, and the attention's log-sum-exp
     position = (11 * C + kv) * e + statistics * FP32
-    if recipe.lora_rank:
-        position += (7 * C + 6 * recipe.lora_rank) * e
+    position += kept_by_adapters(config, recipe)
     out = n_layer * position * n
     first = config.n_layer - n_layer
     if ERAS[era].ve_gate_width:
         out += 2 * K * e * n * sum(i >= first for i in config.ve_layers)
     windows = window_sizes(config, ERAS[era])[first:]
     return out + sum(w is not None and w < T for w in windows) * T * T * e
+
+
+def kept_by_adapters(config: NanoChatConfig, recipe: Recipe) -> int:
+    """Bytes of a position and layer: the inputs that A sees, what stands between A and B, and the
+    mask of what was dropped (a byte an element on a card, a factor on a CPU)."""
+    if not recipe.lora_rank:
+        return 0
+    C, names = config.n_embd, recipe.lora_targets
+    inputs = C * any(name in names for name in ("attn.c_q", "attn.c_k", "attn.c_v"))
+    inputs += C * (("attn.c_proj" in names) + ("mlp.c_fc" in names)) + 4 * C * (
+        "mlp.c_proj" in names
+    )
+    mask = inputs * (1 if recipe.card else recipe.element) if recipe.lora_dropout else 0
+    return (inputs + len(names) * recipe.lora_rank) * recipe.element + mask
 
 
 def kept_by_ends(config: NanoChatConfig, rows: Rows, recipe: Recipe, era: str) -> int:
@@ -241,11 +262,10 @@ def kept_by_ctc(config: NanoChatConfig, rows: Rows, recipe: Recipe) -> int:
     return rows.batch * (rows.soft * per_soft + text * INT64)
 
 
-def adapter_parameters(config: NanoChatConfig, rank: int) -> int:
-    """Of LoRA on c_q, c_k, c_v, c_proj, c_fc and the MLP's c_proj of every layer."""
-    C, kv = config.n_embd, config.kv_dim
-    sides = 2 * (C + C) + 2 * (C + kv) + 2 * (C + 4 * C)
-    return rank * sides * config.n_layer
+def adapter_parameters(config: NanoChatConfig, rank: int, targets: Sequence[str] = TARGETS) -> int:
+    """Of LoRA on these matrices of every layer."""
+    sides = matrix_sides(config)
+    return rank * config.n_layer * sum(sum(sides[name]) for name in targets)
 
 
 def parameter_groups(

@@ -209,7 +209,8 @@ class NanoChat(nn.Module):
         """
         if lora is not None:
             lora.check_fit(self.config)
-            lora.to(self.device)
+            if lora.device != self.device:
+                lora.to(self.device)
         self._worn = [] if lora is None else [lora]
         return self
 

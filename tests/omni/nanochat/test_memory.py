@@ -3,12 +3,14 @@
 .venv/bin/python -m pytest tests/omni/nanochat/test_memory.py
 """
 
+from functools import partial
+
 import pytest
 import torch
 from fake_cuda import fake_cuda
 from nanochat_kit import CONFIG
 from places import ROOT
-from torch import Tensor, nn
+from torch import nn
 from training_kit import chat_tokenizer
 
 import train.step
@@ -24,13 +26,13 @@ from omni.bridge.projector import build_projector
 from omni.bridge.turns import choose_template
 from omni.nanochat import NanoChat, NanoChatConfig
 from omni.nanochat.eras import ERAS
+from omni.nanochat.lora import TARGETS, Lora
 from omni.nanochat.memory import (
     ProjectorSizes,
     Recipe,
     Rows,
     adapter_parameters,
     depth_config,
-    kept_by_layers,
     largest_batch,
     parameter_groups,
     training_memory,
@@ -103,44 +105,48 @@ def test_the_peak_is_that_of_the_allocator(weighs: dict[str, int], checkpointing
     assert m.beside + m.kept + m.passing == pytest.approx(got, rel=0.03)
 
 
-class Adapted(nn.Module):
-    """A frozen matrix and an adapter of low rank beside it."""
-
-    def __init__(self, frozen: nn.Linear, rank: int) -> None:
-        super().__init__()
-        self.frozen = frozen
-        self.a = nn.Linear(frozen.in_features, rank, bias=False)
-        self.b = nn.Linear(rank, frozen.out_features, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.frozen(x) + self.b(self.a(x))
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("targets", [TARGETS, TARGETS[:4], TARGETS[4:], ("attn.c_v",)])
+def test_adapters_keep_the_inputs_of_what_they_adapt(
+    checkpointing: bool, dropout: bool, targets: tuple[str, ...]
+) -> None:
+    recipe = but(checkpointing=checkpointing, lora_rank=4, lora_targets=targets, lora_dropout=dropout)  # fmt: skip
+    found = case(recipe, seconds=8.0)
+    assert found.computed.kept == pytest.approx(kept_by_autograd(found), rel=0.01)
+    lora = found.trainee.lm.lora
+    assert lora is not None
+    trained = sum(p.numel() for p in lora.parameters())
+    assert adapter_parameters(found.trainee.lm.config, 4, targets) == trained
+    more = found.computed.trained - case(but(checkpointing=checkpointing)).computed.trained
+    assert more == 16 * trained  # weight, gradient, two moments
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_adapters_keep_the_inputs_of_what_they_adapt(checkpointing: bool) -> None:
-    found = case(but(checkpointing=checkpointing), seconds=8.0)
-    lm, rank = found.trainee.lm, 4
-    for block in lm.transformer["h"]:
-        for module, names in ((block.attn, ("c_q", "c_k", "c_v", "c_proj")), (block.mlp, ("c_fc", "c_proj"))):  # fmt: skip
-            for name in names:
-                setattr(module, name, Adapted(getattr(module, name), rank))
-    trained = sum(p.numel() for p in lm.parameters() if p.requires_grad)
-    assert adapter_parameters(lm.config, rank) == trained
-    rows = Rows(3, 100 + len(TOK.encode(TEXT)) + found.trainee.template.around(TOK), 100, 0)
-    sizes = {"config": lm.config, "rows": rows, "era": "E", "n_layer": 4}
-    with_them = but(checkpointing=checkpointing, lora_rank=rank)
-    more = kept_by_layers(recipe=with_them, **sizes)
-    more -= kept_by_layers(recipe=but(checkpointing=checkpointing), **sizes)
-    assert found.computed.kept + more == pytest.approx(kept_by_autograd(found), rel=0.02)
+@pytest.mark.parametrize("dropout", [False, True])
+def test_the_peak_with_adapters(dropout: bool, checkpointing: bool) -> None:
+    recipe = but(checkpointing=checkpointing, lora_rank=4, lora_dropout=dropout)
+    found = case(recipe, config(layers=8), seconds=8.0)
+    train_step(found.trainee, found.packed, 1e-4)
+    got = peak_on_a_cpu(lambda: train_step(found.trainee, found.packed, 1e-4))
+    m = found.computed
+    assert m.beside + m.kept + m.passing == pytest.approx(got, rel=0.04)
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(12, 2.65), (20, 7.37), (26, 12.46)])
+def test_adapters_of_rank_16_on_all_six_matrices(depth: int, millions: float) -> None:
+    assert adapter_parameters(depth_config(depth), 16) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
 @pytest.mark.parametrize("name", ["mlp", "conv", "linear"])
 @pytest.mark.parametrize("ctc", [False, True])
+@pytest.mark.parametrize("rank", [0, 4])
 def test_it_is_what_autograd_keeps_on_a_card(
-    name: str, ctc: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, ctc: bool, rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """bf16 and autocast, on fake tensors of a card; kernels of a real one keep some seeds more."""
-    sizes, recipe = config(), Recipe(ProjectorSizes(name, 48, 4, 96), ctc=ctc)
+    sizes = config()
+    recipe = Recipe(ProjectorSizes(name, 48, 4, 96), ctc, lora_rank=rank, lora_dropout=rank > 0)
     packed = Packed(torch.randn(3, 400, 48).half(), torch.full((3,), 400), [TEXT] * 3, ["k"] * 3, START, START, 3)  # fmt: skip
     template = choose_template({"kind": "sft"})
     n_text = len(TOK.encode(TEXT))
@@ -166,6 +172,10 @@ def test_it_is_what_autograd_keeps_on_a_card(
                 half = nn.Parameter(p.detach().bfloat16(), requires_grad=False)
                 setattr(lm.get_submodule(module), last, half)
         lm.cos, lm.sin = lm.cos.to("cuda"), lm.sin.to("cuda")
+        if rank:
+            with torch.device("cuda"):
+                lm.wear(Lora(sizes, rank, 8.0, 0.05))
+            monkeypatch.setattr(lm, "forward_embeds", partial(lm.forward_embeds, heard=True))
         trainee = Trainee(
             lm, TOK, projector, template, make_optimizer(projector, 1e-3), 8, ctc=float(ctc)
         )
@@ -173,7 +183,9 @@ def test_it_is_what_autograd_keeps_on_a_card(
         got = kept_by_autograd(Case(trainee, packed, training_memory(sizes, rows, recipe)))
     m = training_memory(sizes, rows, recipe)
     head = 128 + lm.n_ve * lm.kv_dim
-    copies = 2 * recipe.projector.weights(head)  # the graph holds them; the model says "trained"
+    copies = 2 * (
+        recipe.projector.weights(head) + adapter_parameters(sizes, rank)
+    )  # the graph holds them; the model says "trained"
     if ctc:  # the stand-in keeps its own result, as large as the log-probabilities
         copies += 4 * 3 * 100 * (TOK.vocab_size + 1) - 3 * (100 * (2 * n_text + 2) * 4 + n_text * 8)
     assert m.kept + copies == pytest.approx(got, rel=0.03)
