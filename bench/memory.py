@@ -9,7 +9,6 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -130,12 +129,10 @@ def make_case(
         p.name, p.d_in, config.n_embd, lm.n_ve, lm.kv_dim, p.stack, p.hidden, p.audio_ve
     ).to(device)
     template = choose_template({"kind": "sft"})
-    optimizer = make_optimizer(projector, 1e-3)
     if recipe.lora_rank:
         dropout = 0.05 if recipe.lora_dropout else 0.0
-        lora = Lora(config, recipe.lora_rank, 32.0, dropout, recipe.lora_targets)
-        lm.wear(lora.train()).forward_embeds = partial(lm.forward_embeds, heard=True)  # type: ignore[method-assign]
-        optimizer.add_param_group({"params": list(lora.parameters()), "share": 1.0})
+        lm.wear(Lora(config, recipe.lora_rank, 32.0, dropout, recipe.lora_targets))
+    optimizer = make_optimizer(projector, 1e-3, lm.lora, 1e-3)
     trainee = Trainee(lm, tok, projector, template, optimizer, batch, ctc=float(recipe.ctc))
     frames = int(50 * seconds)
     features = torch.randn(batch, frames, p.d_in, generator=torch.Generator().manual_seed(0))

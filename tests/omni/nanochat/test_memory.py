@@ -3,8 +3,6 @@
 .venv/bin/python -m pytest tests/omni/nanochat/test_memory.py
 """
 
-from functools import partial
-
 import pytest
 import torch
 from fake_cuda import fake_cuda
@@ -23,7 +21,7 @@ from bench.memory import (
     peak_on_a_cpu,
 )
 from omni.bridge.projector import build_projector
-from omni.bridge.turns import choose_template
+from omni.bridge.turns import choose_template, lay_out
 from omni.nanochat import NanoChat, NanoChatConfig
 from omni.nanochat.eras import ERAS
 from omni.nanochat.lora import TARGETS, Lora
@@ -150,7 +148,9 @@ def test_it_is_what_autograd_keeps_on_a_card(
     packed = Packed(torch.randn(3, 400, 48).half(), torch.full((3,), 400), [TEXT] * 3, ["k"] * 3, START, START, 3)  # fmt: skip
     template = choose_template({"kind": "sft"})
     n_text = len(TOK.encode(TEXT))
-    host = train.step._Host(packed.features, None, [400] * 3, packed.texts, packed.keys, [100] * 3, [TOK.encode(TEXT)] * 3)  # fmt: skip
+    turns = [template.repeat(TEXT)] * 3
+    host = train.step._Host(packed.features, None, [400] * 3, packed.texts, packed.keys, [100] * 3, [TOK.encode(TEXT)] * 3,
+                            turns, lay_out(turns, [100] * 3, template, TOK))  # fmt: skip
     monkeypatch.setattr(train.step, "_host", lambda *_: host)
     # CTC knows no fake tensors: its own table of states is left out on both sides.
     monkeypatch.setattr("train.ctc.F.ctc_loss", lambda log_p, *_, **__: log_p.exp().sum())
@@ -175,17 +175,14 @@ def test_it_is_what_autograd_keeps_on_a_card(
         if rank:
             with torch.device("cuda"):
                 lm.wear(Lora(sizes, rank, 8.0, 0.05))
-            monkeypatch.setattr(lm, "forward_embeds", partial(lm.forward_embeds, heard=True))
-        trainee = Trainee(
-            lm, TOK, projector, template, make_optimizer(projector, 1e-3), 8, ctc=float(ctc)
-        )
+        optimizer = make_optimizer(projector, 1e-3, lm.lora, 1e-3)
+        trainee = Trainee(lm, TOK, projector, template, optimizer, 8, ctc=float(ctc))
         rows = Rows(3, 100 + n_text + template.around(TOK), 100, n_text + 1)
         got = kept_by_autograd(Case(trainee, packed, training_memory(sizes, rows, recipe)))
     m = training_memory(sizes, rows, recipe)
     head = 128 + lm.n_ve * lm.kv_dim
-    copies = 2 * (
-        recipe.projector.weights(head) + adapter_parameters(sizes, rank)
-    )  # the graph holds them; the model says "trained"
+    # The graph holds them; the model says "trained".
+    copies = 2 * (recipe.projector.weights(head) + adapter_parameters(sizes, rank))
     if ctc:  # the stand-in keeps its own result, as large as the log-probabilities
         copies += 4 * 3 * 100 * (TOK.vocab_size + 1) - 3 * (100 * (2 * n_text + 2) * 4 + n_text * 8)
     assert m.kept + copies == pytest.approx(got, rel=0.03)

@@ -77,4 +77,4 @@ def test_what_upstream_says_with_adapters_folded_in(
     worn = lm.wear(lora).forward_embeds(*lm.embed(ids), heard=True)
     for logits in (worn, merged(ids)):
         assert (logits[0, found["positions"], :6] - want).abs().max() <= 2e-5
-    assert (lm(ids)[0, found["positions"], :6] - want).abs().max() > 1
+    assert (lm(ids)[0, found["positions"], :6] - want).abs().max() > 0.5
