@@ -20,7 +20,7 @@ from omni.evaluation.choice_figures import NEEDS, GroupFigures
 from omni.evaluation.choices import score_choices
 from omni.evaluation.evaluate import evaluate
 from omni.evaluation.figures import Figures, headline, without_utterances
-from omni.evaluation.verdict import verdict
+from omni.evaluation.verdict import add_choice_verdicts, verdict
 from omni.formats.run_files import TASKS
 from omni.formats.shards import Sample
 from train.clock import Clock
@@ -71,6 +71,8 @@ def train(
         if peers.rank == 0:
             for split, figures in session.last_eval.items():
                 session.tracker.say(f"{split}: {verdict(figures, session.recent_loss())}")
+            for need, group in session.last_choices.items():
+                session.tracker.say(f"questions on {need}: {group['verdict']}")
             _say_unserved(session)
             session.tracker.close()
         return session.last_eval
@@ -96,6 +98,7 @@ class _Session:
     seen: int = 0  # rows trained on by this process and its peers, since it was started
     unserved: int = 0  # of these, rows that the CTC loss could not count
     last_eval: dict[str, Figures] = field(default_factory=dict)
+    last_choices: dict[str, GroupFigures] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
 
     @property
@@ -281,7 +284,9 @@ def _ask(session: _Session, questions: Questions, batch: int) -> dict[str, dict[
         trainee.lm, trainee.tok, trainee.projector, questions.rows, questions.samples,
         trainee.template, batch, share=share_of(session.peers), texts=False,
     )  # fmt: skip
+    add_choice_verdicts(figures)
     groups: dict[str, GroupFigures] = {n: figures[n] for n in NEEDS if n in figures}
+    session.last_choices = groups
     for need, group in groups.items():
         controls = "  ".join(f"{name} {c['accuracy']:.1%}" for name, c in group["controls"].items())
         session.tracker.say(

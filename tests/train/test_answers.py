@@ -117,7 +117,9 @@ def test_a_kill_leaves_no_trace(parts: Path, tmp_path: Path, at: int) -> None:
     assert weights(tmp_path / "killed") == weights(parts / "whole")
 
 
-def test_questions_are_asked_as_it_trains(parts: Path, tmp_path: Path) -> None:
+def test_questions_are_asked_as_it_trains(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     judged = [task for task in about(speech(6, 5, 500, "bob")).rows if task.options]
     table = make_tasks(header("eval"), judged)
     write_tasks(table, tmp_path / "mini.parquet")
@@ -127,6 +129,9 @@ def test_questions_are_asked_as_it_trains(parts: Path, tmp_path: Path) -> None:
     found = lines[-1]["choices"]["mini"]["words"]
     assert found["n"] == 6
     assert set(found["controls"]) == {"blind", "shuffled", "noise"}
+    # A byte-wise LM of random weights hears nothing, and the last line says so.
+    assert f"questions on words: {found['verdict']}" in capsys.readouterr().err
+    assert found["verdict"].startswith("not shown to hear")
     # Questions change nothing of what is learnt.
     assert weights(tmp_path / "run") == weights(parts / "whole")
     with pytest.raises(OmniError, match="a table for training does not judge"):
