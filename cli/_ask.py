@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from cli._loaded import Loaded
 
 if TYPE_CHECKING:
-    from omni.evaluation.choice_figures import ChoiceFigures, GroupFigures
+    from omni.evaluation.choice_figures import GroupFigures
+    from omni.evaluation.table import TableFigures
     from omni.formats.asked import Table
     from omni.formats.shards import Sample
     from omni.formats.splits import SplitIndex
@@ -72,7 +73,7 @@ def ask(
     splits: Sequence["SplitIndex"],
     decoder: "WhisperDecoder | None",
     args: argparse.Namespace,
-) -> "ChoiceFigures":
+) -> "TableFigures":
     """Put a table's questions.
 
     Args:
@@ -81,28 +82,32 @@ def ask(
     Raises:
         OmniError: a table without four-option questions, or whose utterances are not there.
     """
-    from omni.evaluation.choice_figures import CONTROLS
-    from omni.evaluation.choices import score_choices
-    from omni.evaluation.verdict import add_choice_verdicts
+    from omni.encoder import frames_per_second
+    from omni.evaluation.table import Wanted, judge_table
     from tasks.census import census
 
-    rows = [task for task in table.tasks.rows if task.options and task.id]
-    samples = read_asked(table, splits, loaded.run, [task.id for task in rows])
-    figures = score_choices(
-        loaded.lm, loaded.tok, loaded.projector, rows, samples, loaded.template,
-        args.batch_size, args.limit or None, [c for c in CONTROLS if c != "cascade" or decoder],
+    run, tasks = loaded.run, table.tasks
+    samples = read_asked(table, splits, run, [task.id for task in tasks.rows if task.id])
+    adapters = run.config.get("lora")
+    wanted = Wanted(
+        args.batch_size,
+        args.limit or None,
+        args.decode_limit,
         transcribe=decoder.transcribe if decoder else None,
-        language=args.language or loaded.run.language,
-    )  # fmt: skip
-    found = [*figures["alerts"], *census(table.tasks).alerts]
-    if table.tasks.header["shuffled"]:
-        found.append("its questions were given to other utterances than their own, as a control")
-    figures["alerts"] = list(dict.fromkeys(found))
-    add_choice_verdicts(figures)
+        curve=args.curve,
+        text=args.retention and loaded.lm.lora is not None,
+        everywhere=adapters is not None and adapters["everywhere"],
+        language=args.language or run.language,
+        rate=frames_per_second(loaded.features),
+    )
+    figures = judge_table(
+        loaded.lm, loaded.tok, loaded.projector, tasks, samples, loaded.template, wanted
+    )
+    figures["alerts"] = list(dict.fromkeys([*figures["alerts"], *census(tasks).alerts]))
     return figures
 
 
-def print_choices(name: str, figures: "ChoiceFigures") -> None:
+def print_table(name: str, figures: "TableFigures") -> None:
     """The table of figures, what they mean, and what makes them worth less."""
     from omni.errors import printable
 
@@ -133,10 +138,46 @@ def print_choices(name: str, figures: "ChoiceFigures") -> None:
             best = max((c["accuracy"] for c in group["controls"].values()), default=0.0)
             shown = f"{group['accuracy']:7.1%} of {group['n']}, controls at most {best:.1%}"
             print(f"  {printable(kind):<{LEFT}}{shown}")
+    _print_beside(figures)
     for need, group in groups.items():
         print(f"  {need}: {group['verdict']}")
     for alert in figures["alerts"]:
         print(printable(f"  alert: {alert}"))
+
+
+def _print_beside(figures: "TableFigures") -> None:
+    """Whether it obeys, whether a wording matters, what was kept, and the curve."""
+    from omni.errors import printable
+
+    if obeyed := figures.get("obedience"):
+        low, high = obeyed["interval"]
+        said = f"{obeyed['transcribes']:.1%} ({low:.1%} to {high:.1%}) of {obeyed['n']:,} answers"
+        print(f"  transcribes instead: {said}")
+        for key, words in (
+            ("options_letter", "answered by a letter"),
+            ("open_right", "open, right"),
+        ):
+            if key in obeyed:
+                print(f"    {words}: {obeyed[key]:.1%}")  # type: ignore[literal-required]
+        for one in obeyed["examples"][:3]:
+            print(printable(f"    {one['prompt']!r} -> {one['answer']!r}"))
+    if worded := figures.get("wordings"):
+        ends = f"best {worded['best']:.1%}, worst {worded['worst']:.1%}"
+        print(
+            f"  wordings: {ends}, {100 * worded['spread']:.1f} points apart ({worded['n']:,} questions)"
+        )
+    if kept := figures.get("text"):
+        same = "the same to the bit" if kept["identical"] else "not the same"
+        bits = f"{kept['bits_per_byte']:.4f} bits per byte, {kept['bits_per_byte_bare']:.4f} without adapters"
+        print(f"  {kept['n']:,} rows of text: {bits}; every score is {same}")
+        if "accuracy" in kept:
+            both = f"{kept['accuracy']:.1%} right, {kept['accuracy_bare']:.1%} without adapters"
+            print(f"    {kept['questions']:,} with four options: {both}")
+    if points := figures.get("curve"):
+        print("  adapters at    right   strict  transcribes      WER")
+        for point in points:
+            rest = f"{_share(point, 'transcribes'):>13}{_share(point, 'wer'):>9}"
+            print(f"    {point['scale']:<9g}{point['accuracy']:>9.1%}{point['strict']:>9.1%}{rest}")
 
 
 def _line(words: str, cells: Sequence[str]) -> None:

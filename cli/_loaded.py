@@ -29,13 +29,13 @@ class Loaded:
 
 
 def load_models(args: argparse.Namespace, run: "Run", device: str) -> Loaded:
-    """The LM and the projector that the options name, checked against the run.
+    """The LM in the run's adapters and the projector that the options name, checked against the run.
 
     Args:
-        args: with `lm`, `lm_dtype` and `checkpoint`.
+        args: with `lm`, `lm_dtype`, `checkpoint` and `lora_scale`.
 
     Raises:
-        OmniError: another LM, no such checkpoint, no memory for it.
+        OmniError: another LM, no such checkpoint, a scale without adapters, no memory for it.
     """
     from omni.bridge.turns import Template
     from omni.device import pick_dtype
@@ -48,5 +48,6 @@ def load_models(args: argparse.Namespace, run: "Run", device: str) -> Loaded:
         )
         run.check_lm(lm, args.lm or "")
         projector = run.projector(args.checkpoint, device)
+        run.wear(lm, args.checkpoint, args.lora_scale)
     template = Template(**run.config["template"])
     return Loaded(run, lm, tok, projector, template, device)

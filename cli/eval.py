@@ -77,6 +77,11 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--tasks", nargs="+", default=[], metavar="NAME", type=_types.some,
         help="put the four-option questions of these tables (a name under manifests/tasks/, or a path) "
         "to the run; splits are then judged only where --split names them")  # fmt: skip
+    g.add_argument("--curve", action="store_true",
+        help="with --tasks: the questions, who transcribes instead, and WER, at adapters' scales of 0 to 1.5")  # fmt: skip
+    g.add_argument("--retention", action="store_true",
+        help="what was kept: rows of text with --tasks, with adapters and without; the splits' WER beside "
+        "that of the run that this one started from")  # fmt: skip
     g.add_argument("--limit", type=_types.whole(), default=0,
         help="utterances of each split, questions of each table; 0: all")  # fmt: skip
     g.add_argument("--language", type=_types.language, metavar="CODE",
@@ -86,6 +91,8 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--lm", type=_types.some, help="where the run's LM lies now, if it has moved")
     g.add_argument("--lm-dtype", default="auto", choices=["auto", *LM_DTYPES],
         help="what the LM computes in; auto: fp32 on a CPU, bf16 on a card, fp16 on one without bf16")  # fmt: skip
+    g.add_argument("--lora-scale", type=_types.number(0, 1.5), default=1.0,
+        help="of the run's adapters; 0: none")  # fmt: skip
     g.add_argument("--encoder", type=_types.some, default=DEFAULT_ENCODER,
         help="folder or hub id of the features' encoder, for the cascade")  # fmt: skip
     g.add_argument("--cascade", default="auto", choices=["auto", "on", "off"],
@@ -111,7 +118,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command(args: argparse.Namespace) -> int:
     """Evaluate, print, and write the JSON."""
-    from cli._ask import ask, open_tables, print_choices
+    from cli._ask import ask, open_tables, print_table
+    from cli._kept import parent_of
     from omni.device import pick_device
     from omni.formats.files import write_whole
     from omni.runs import load_run, newest_run
@@ -119,21 +127,25 @@ def command(args: argparse.Namespace) -> int:
     if args.json:
         require_file(args.json, "--json")
     trained = load_run(args.run) if args.run else newest_run(args.runs)
+    _check_options(args, trained)
     tables = open_tables(args.tasks, trained)
     found = _find(trained, args)
     # Questions instead of transcripts, unless both are asked for.
-    splits, sets = _sets(trained, found, args) if args.split or not tables else ([], {})
+    both = args.split or args.retention or not tables
+    splits, sets = _sets(trained, found, args) if both else ([], {})
+    parent = parent_of(trained) if args.retention else None
     for split in splits:
         trained.check_features(split.fingerprint, split.split)
     device = pick_device(args.device)
     loaded = load_models(args, trained, device)
     print(f"{trained.path}, checkpoint {args.checkpoint}")
     decoder = _load_decoder(args, loaded)
-    results: dict[str, object] = dict(_judge(loaded, splits, sets, decoder, args)) if sets else {}
+    judged = _judge(loaded, splits, sets, decoder, parent, args)
+    results: dict[str, object] = dict(judged)
     asked: dict[str, object] = {}
     for table in tables:
         figures = ask(table, loaded, found, _if_quick(decoder, table, args, device), args)
-        print_choices(table.name, figures)
+        print_table(table.name, figures)
         asked[table.name] = figures
     if asked:
         results["tasks"] = asked
@@ -142,14 +154,26 @@ def command(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_options(args: argparse.Namespace, trained: "Run") -> None:
+    """Refuse what would be measured of nothing, before anything is loaded."""
+    from omni.errors import OmniError
+
+    if args.curve and not args.tasks:
+        raise OmniError("--curve needs a table of questions", mend="give one with --tasks")
+    if args.curve and "lora" not in trained.config:
+        raise OmniError("the run has no adapters", str(trained.path), "leave --curve out")
+
+
 def _judge(
     loaded: Loaded,
     splits: Sequence["SplitIndex"],
     sets: Mapping[str, Callable[[], list["Sample"]]],
     decoder: "WhisperDecoder | None",
+    parent: "Run | None",
     args: argparse.Namespace,
 ) -> dict[str, "Judged"]:
-    """The figures of these splits, each printed as soon as it is judged."""
+    """The figures of these splits, each printed as soon as it is judged; beside those of `parent`."""
+    from cli._kept import kept
     from omni.bridge.room import make_room, that_fit
     from omni.encoder import frames_per_second
     from omni.errors import printable
@@ -185,6 +209,8 @@ def _judge(
         beside = cascade_verdict(figures)
         if beside is not None:
             judged["cascade_verdict"] = beside
+        if parent is not None and (beside_it := kept(parent, loaded, samples, figures, args)):
+            judged["kept"] = beside_it
         if name == chosen_by:
             others = [*sets, *trained.clean_splits(args.checkpoint)]
             clean = [other for other in dict.fromkeys(others) if other != name]
@@ -227,6 +253,7 @@ def _sets(
         OmniError: there is none.
     """
     from omni.errors import OmniError
+    from omni.formats.run_files import HELD_OUT_NAME, TASKS
     from omni.formats.splits import name_apart, read_ids, read_split
 
     splits = [s for s in found if (s.split in args.split if args.split else s.role == "eval")]
@@ -235,7 +262,8 @@ def _sets(
     }
     if trained.held_out and not (args.shards or args.split):
         splits = list(found)
-        name = trained.config["select"]  # nothing else that it had could choose
+        name = trained.config["select"]  # nothing else that it had could choose, but for its table
+        name = HELD_OUT_NAME if name == TASKS else name
         sets[name] = partial(read_ids, found, trained.held_out, args.limit)
     if not sets:
         options = trained.config["train"]
@@ -298,6 +326,12 @@ def _print(name: str, judged: "Judged") -> None:
         print(f"     -> {printable(example['hypothesis'])}")
         if "cascade" in example:
             print(f"     Whisper: {printable(example['cascade'])}")
+    if then := judged.get("kept"):
+        more = 100 * (then["after"] - then["before"])
+        rates = (
+            f"{then['before']:.1%} before ({printable(then['parent'])}), {then['after']:.1%} now"
+        )
+        print(f"  error rate {rates}: {more:+.1f} points")
     for said in (judged["verdict"], judged.get("cascade_verdict"), judged.get("selection")):
         if said:
             print(f"  {printable(said)}")

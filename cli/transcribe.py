@@ -55,6 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     g.add_argument("--lm", type=_types.some, help="where the run's LM lies now, if it was moved")
     g.add_argument("--lm-dtype", default="auto", choices=["auto", *LM_DTYPES],
         help="what the LM computes in; auto: fp32 on a CPU, bf16 on a card, fp16 on one without bf16")  # fmt: skip
+    g.add_argument("--lora-scale", type=_types.number(0, 1.5), default=1.0,
+        help="of the run's adapters; 0: none")  # fmt: skip
     g.add_argument("--encoder", type=_types.some, default=DEFAULT_ENCODER,
         help="folder or hub id")  # fmt: skip
     g = parser.add_argument_group("decoding")
@@ -101,6 +103,7 @@ def command(args: argparse.Namespace) -> int:
                     args.encoder,
                     device,
                     args.lm_dtype,
+                    args.lora_scale,
                 )
         if args.ask:
             # As in training: a blank is between the audio and what is asked.

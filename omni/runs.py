@@ -123,6 +123,25 @@ class Run:
             )  # fmt: skip
         return lora
 
+    def wear(self, lm: NanoChat, which: str = "best", scale: float = 1.0) -> bool:
+        """Dress the LM in the adapters of one checkpoint, in eval mode; whether there are any.
+
+        Args:
+            scale: of what they say; 0: nothing, 1: as trained.
+
+        Raises:
+            OmniError: as `load_adapters`; a scale for adapters that are not there.
+        """
+        lora = self.load_adapters(lm, which)
+        if lora is None and scale != 1.0:
+            raise OmniError(
+                f"no adapters to scale by {scale:g}", str(self.path), "leave --lora-scale out"
+            )
+        if lora is not None:
+            lora.scale = scale
+        lm.wear(lora)
+        return lora is not None
+
     @property
     def held_out(self) -> list[str]:
         """Ids of its training splits' utterances that it left out to be judged by; empty where it

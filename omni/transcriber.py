@@ -182,6 +182,7 @@ def load_transcriber(
     encoder: str = DEFAULT_ENCODER,
     device: str = "cpu",
     lm_dtype: str = "auto",
+    lora_scale: float = 1.0,
 ) -> Transcriber:
     """The models a run was trained with, each checked against the run's provenance.
 
@@ -190,6 +191,7 @@ def load_transcriber(
         lm: where the LM lies now, if it has moved; None takes the run's own path.
         encoder: a folder or hub id.
         lm_dtype: as `pick_dtype` takes it.
+        lora_scale: of the run's adapters, where it has any.
 
     Raises:
         OmniError: an LM or encoder with other weights than the run was trained with, or features
@@ -199,6 +201,7 @@ def load_transcriber(
         lm or run.config["lm"], device, dtype=pick_dtype(lm_dtype, device)
     )
     run.check_lm(frozen, lm or "")
+    run.wear(frozen, which, lora_scale)
     features = run.provenance["fingerprint_config"]
     whisper = load_encoder(encoder, device)
     if whisper.hash != features["encoder"]:

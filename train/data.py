@@ -14,7 +14,7 @@ from omni.bridge.turns import Turn
 from omni.encoder import frames_per_second
 from omni.errors import OmniError
 from omni.formats.records import FeatureConfig
-from omni.formats.run_files import Content, SplitUse
+from omni.formats.run_files import HELD_OUT_NAME, Content, SplitUse
 from omni.formats.shards import Sample
 from omni.formats.splits import (
     SplitIndex,
@@ -32,7 +32,6 @@ from train.roll import Known, call_roll
 from train.sides import Sides, choose_sides
 
 FEWEST_STEPS, MOST_STEPS = 100, 8000
-HELD_OUT_NAME = "held-out"  # what the figures of held-out utterances are called
 
 
 class Judge(NamedTuple):

@@ -53,7 +53,7 @@ def scale_curve(
 
     Args:
         limit: at most so many questions, evenly spaced (None: all).
-        decode_limit: as many answers, and transcripts, at each scale.
+        decode_limit: as many answers, and transcripts, at each scale; 0: none.
     """
     lora = lm.lora
     if lora is None:
@@ -61,42 +61,36 @@ def scale_curve(
     ids = sorted({task.id for task in tasks if task.id})
     if decode_limit is not None and decode_limit < len(ids):
         ids = [ids[i * len(ids) // decode_limit] for i in range(decode_limit)]
+    spoken = [samples[key] for key in ids]
+    fixed = (lm, tok, projector)
     before, points = lora.scale, list[CurvePoint]()
     try:
         for scale in scales:
             lora.scale = scale
             scored = score_choices(
-                lm, tok, projector, tasks, samples, template, batch_size, limit, controls=(),
-                texts=False, corrected=False,
-            )["all"]  # fmt: skip
-            point = CurvePoint(scale=scale, accuracy=scored["accuracy"], strict=scored["strict"])
-            obeyed = obedience(
-                lm,
-                tok,
-                projector,
+                *fixed,
                 tasks,
                 samples,
                 template,
                 batch_size,
-                decode_limit,
-                language,
-                rate,
+                limit,
+                (),
+                texts=False,
+                corrected=False,
+            )["all"]
+            points.append(
+                CurvePoint(scale=scale, accuracy=scored["accuracy"], strict=scored["strict"])
             )
+            if decode_limit == 0:
+                continue
+            obeyed = obedience(
+                *fixed, tasks, samples, template, batch_size, decode_limit, language, rate
+            )
+            wer = word_error_rate(*fixed, spoken, template, batch_size, language, rate)
             if obeyed is not None:
-                point["transcribes"] = obeyed["transcribes"]
-            wer = word_error_rate(
-                lm,
-                tok,
-                projector,
-                [samples[key] for key in ids],
-                template,
-                batch_size,
-                language,
-                rate,
-            )
+                points[-1]["transcribes"] = obeyed["transcribes"]
             if wer is not None:
-                point["wer"] = wer
-            points.append(point)
+                points[-1]["wer"] = wer
     finally:
         lora.scale = before
     return points

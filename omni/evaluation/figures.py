@@ -98,15 +98,24 @@ class Figures(TypedDict):
     cer_cascade: NotRequired[float]
 
 
+class Kept(TypedDict):
+    """Error rates of the same transcripts: of the run that a run started from, and its own."""
+
+    parent: str
+    before: float
+    after: float
+
+
 class Judged(Figures):
     """Figures with what they mean in words, as `omni-eval --json` writes them.
 
-    selection: only of the split that chose the checkpoint.
+    selection: only of the split that chose the checkpoint. kept: with `--retention`.
     """
 
     verdict: str
     cascade_verdict: NotRequired[str]
     selection: NotRequired[str]
+    kept: NotRequired[Kept]
 
 
 class Headline(NamedTuple):

@@ -18,6 +18,7 @@ from omni.formats.records import Count, FeatureConfig
 from omni.formats.stores import read_bytes
 
 SCHEMA: Literal[1] = 1
+HELD_OUT_NAME = "held-out"  # what the figures of utterances that a run held out are called
 TASKS = "tasks"  # in the place of a split's name
 METRICS_BYTES = 1 << 30  # of metrics.jsonl: a line is some hundred bytes, a run some million steps
 

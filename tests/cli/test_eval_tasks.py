@@ -58,7 +58,7 @@ def test_it_prints_one_table_and_writes_every_question(
     written = json.loads(out.read_text())
     assert list(written) == ["tasks"], "questions in the place of transcripts"
     found = written["tasks"]["mini"]
-    assert {*found} == {"all", "words", "voice", "kinds", "alerts", "questions"}
+    assert {*found} == {"all", "words", "voice", "kinds", "alerts", "questions", "obedience"}
     assert (
         found["words"]["n"] + found["voice"]["n"]
         == found["all"]["n"]

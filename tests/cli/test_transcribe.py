@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from adapters_kit import folded, loud_lora
 from run_kit import run_config, run_provenance
 from speech_kit import noise_tree, tiny_encoder
 from training_kit import save_lm, tiny_lm
@@ -83,6 +85,37 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def transcriber(world: World) -> Transcriber:
     return load_transcriber(runs.load_run(world.run), encoder=str(world.encoder))
+
+
+def test_the_run_s_adapters_are_worn_at_the_scale_that_is_asked_for(
+    world: World, tmp_path: Path
+) -> None:
+    """At none it hears what the LM alone does, at one what the LM does into which they are folded."""
+    bare = transcriber(world)
+    lora = loud_lora(bare.lm)
+    folder = tmp_path / "r"
+    shutil.copytree(world.run, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["lora"] = {
+        "rank": lora.rank, "alpha": lora.alpha, "dropout": 0.0, "everywhere": False,
+        "targets": list(lora.targets),
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    runs.save_adapters(folder, "best", lora, bare.lm.fingerprint())
+    run, encoder = runs.load_run(folder), str(world.encoder)
+    waves = [load_audio(path) for path in world.audio]
+
+    def ids(heard: Transcriber) -> list[list[int]]:
+        return [text.ids for text in heard(waves, max_new=12)]
+
+    expected = ids(bare)
+    assert ids(load_transcriber(run, encoder=encoder, lora_scale=0.0)) == expected
+    worn = load_transcriber(run, encoder=encoder)
+    assert ids(worn) != expected
+    bare.lm = folded(bare.lm, lora)
+    assert ids(worn) == ids(bare)
+    with pytest.raises(OmniError, match=r"no adapters to scale by 0\.5"):
+        load_transcriber(runs.load_run(world.run), encoder=encoder, lora_scale=0.5)
 
 
 def listen(world: World, *args: object) -> list[str]:
