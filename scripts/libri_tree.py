@@ -3,6 +3,7 @@
     ROOT/SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.opus
     ROOT/SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt      ID UPPER CASE TEXT
     ROOT/SPEAKERS.TXT                                         speaker | sex | split | minutes | name
+    ROOT/LABELS.TSV                                           how each utterance is spoken, where known
 
 Must not know what is said, nor which corpus it is.
 """
@@ -10,9 +11,15 @@ Must not know what is said, nor which corpus it is.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import soundfile as sf
-from synthesis import Voice, speak, write_clip
+from synthesis import Voice, Wave, speak, write_clip
+
+if TYPE_CHECKING:
+    from sounds import Sound
+
+LABELS = ("pace", "pitch", "accent", "sound")  # as extract.corpora.librispeech reads them
 
 
 @dataclass(frozen=True)
@@ -21,18 +28,28 @@ class Clip:
 
     Attributes:
         split, speaker, chapter, number: its place in the tree.
-        voice: who says it, and how this time.
+        voice: who says it, and how this time; None: nobody speaks.
         spoken: what the engine is given.
         text: the transcript, lower case.
+        pace: "slow", "normal", "fast", or "" where nobody set it.
+        pitch: "low", "normal", "high", or "".
+        sound: what is heard behind the voice, or instead of it.
+        snr: decibels that the voice is above the sound.
+        seconds: of a sound alone.
     """
 
     split: str
     speaker: int
     chapter: int
     number: int
-    voice: Voice
+    voice: Voice | None
     spoken: str
     text: str
+    pace: str = ""
+    pitch: str = ""
+    sound: "Sound | None" = None
+    snr: float = 0.0
+    seconds: float = 0.0
 
     @property
     def id(self) -> str:
@@ -44,16 +61,35 @@ class Clip:
         """The clip's file, relative to ROOT."""
         return Path(self.split, str(self.speaker), str(self.chapter), f"{self.id}.opus")
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the order of `LABELS`."""
+        accent = self.voice.accent if self.voice else ""
+        return self.pace, self.pitch, accent, self.sound.kind if self.sound else ""
+
 
 def write_audio(clip: Clip, root: Path) -> None:
     """Speak the clip and write its file; one that would not change stays as it is."""
     path = root / clip.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_clip(path, speak(clip.voice, clip.spoken))
+    write_clip(path, hear(clip))
+
+
+def hear(clip: Clip) -> Wave:
+    """(n,) float32 at 16 kHz: the voice, the sound, or the one before the other."""
+    if clip.sound is None:
+        assert clip.voice is not None, f"{clip.id}: neither a voice nor a sound"
+        return speak(clip.voice, clip.spoken)
+    import sounds  # the soundfont's player is fetched for whom this concerns
+
+    if clip.voice is None:
+        return sounds.alone(clip.sound, clip.seconds)
+    return sounds.behind(speak(clip.voice, clip.spoken), clip.sound, clip.snr)
 
 
 def write_tables(clips: Iterable[Clip], root: Path) -> float:
-    """Write the transcripts and SPEAKERS.TXT of clips whose files exist.
+    """Write the transcripts, SPEAKERS.TXT and, where anything is labelled, LABELS.TSV of clips whose
+    files exist.
 
     A speaker is listed once, under the first split he is met in, with the minutes of all of his
     clips, named by engine and voice.
@@ -61,26 +97,43 @@ def write_tables(clips: Iterable[Clip], root: Path) -> float:
     Returns:
         Hours of audio.
     """
+    clips = list(clips)
     transcripts: dict[Path, list[str]] = {}
     speakers: dict[int, Clip] = {}
     minutes: dict[int, float] = {}
     for clip in clips:
         path = root / clip.path
         transcript = path.with_name(f"{clip.speaker}-{clip.chapter}.trans.txt")
-        transcripts.setdefault(transcript, []).append(f"{clip.id} {clip.text.upper()}\n")
+        lines = transcripts.setdefault(transcript, [])
+        if clip.text:
+            lines.append(f"{clip.id} {clip.text.upper()}\n")
         speakers.setdefault(clip.speaker, clip)
         minutes[clip.speaker] = minutes.get(clip.speaker, 0.0) + sf.info(path).duration / 60
     for transcript, rows in transcripts.items():
-        transcript.write_text("".join(rows), encoding="utf-8")
+        if rows:
+            transcript.write_text("".join(rows), encoding="utf-8")
 
     table = ["; Every speaker is a speech synthesiser: engine and voice stand for a name.\n"]
     table.append(";ID  |SEX| SUBSET             |MINUTES| NAME\n")
     for speaker, clip in sorted(speakers.items()):
+        if clip.voice is None:
+            continue
         name = f"{clip.voice.engine} {clip.voice.name}"
         row = f"{speaker} | {clip.voice.sex} | {clip.split:18} | {minutes[speaker]:5.2f} | {name}\n"
         table.append(row)
     (root / "SPEAKERS.TXT").write_text("".join(table), encoding="utf-8")
+    _write_labels(clips, root / "LABELS.TSV")
     return sum(minutes.values()) / 60
+
+
+def _write_labels(clips: Collection[Clip], path: Path) -> None:
+    """A line `ID PACE PITCH ACCENT SOUND` with tabs for each clip, "" for what is not known."""
+    if any(any(clip.labels) for clip in clips):
+        rows = sorted((clip.id, *clip.labels) for clip in clips)
+        lines = ["\t".join(row) for row in [("id", *LABELS), *rows]]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_unlisted(clips: Collection[Clip], root: Path, splits: Iterable[str]) -> int:

@@ -1,4 +1,4 @@
-"""Sentences to 16 kHz clips through flite and espeak-ng, for the scripts that build a corpus.
+"""Sentences to 16 kHz clips through flite, espeak-ng, Kokoro and piper, for the scripts that build a corpus.
 
 Must not know any corpus: it speaks one sentence in one voice and writes one clip.
 """
@@ -23,6 +23,7 @@ RATE = SAMPLE_RATE  # of every clip
 EDGE = 0.1  # seconds of silence kept at either end
 SILENCE = 0.01  # a sample below this share of the peak is silence
 PEAK = 0.6  # of full scale: Opus overshoots, and a clip must not clip
+NEURAL = frozenset(("kokoro", "piper"))  # of fetch_voices.py's packages; the others are programs
 OPUS_LEVEL = 0.94  # libsndfile's scale of 0 to 1; about 25 kbit/s at 16 kHz mono
 
 Wave = npt.NDArray[np.float32]
@@ -33,13 +34,15 @@ class Voice:
     """One speaker.
 
     Attributes:
-        engine: "flite" or "espeak-ng".
-        name: the engine's name of the voice ("rms", "en-us+f3").
+        engine: "flite", "espeak-ng", "kokoro" or "piper".
+        name: the engine's name of the voice ("rms", "en-us+f3", "af_nova+af_river").
         sex: "F" or "M".
         tempo: speaking time as a share of the engine's default; 1.1 is slower.
         pitch: espeak-ng's pitch, 0 to 99; flite's voices keep their own.
         warp: playback rate; 1.05 raises pitch and formants by 5 % and shortens the clip as much.
             One voice at several warps sounds like several speakers.
+        hertz: median pitch that the voice is moved to, formants kept; 0: its own.
+        accent: "US", "GB" or "" for neither; Kokoro speaks the phonemes of either in any voice.
     """
 
     engine: str
@@ -48,6 +51,8 @@ class Voice:
     tempo: float = 1.0
     pitch: int = 50
     warp: float = 1.0
+    hertz: float = 0.0
+    accent: str = ""
 
     def varied(self, rng: np.random.Generator) -> "Voice":
         """The same speaker on another day: tempo, pitch and warp drawn around their own."""
@@ -69,19 +74,14 @@ def speak(voice: Voice, text: str) -> Wave:
     Raises:
         OmniError: the engine is missing, fails, or returns silence.
     """
-    if which(voice.engine) is None:
-        raise OmniError(
-            f"{voice.engine} is not installed", mend="apt-get install flite espeak-ng (Debian)"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.wav"
-        done = subprocess.run(_command(voice, text, path), capture_output=True, text=True)
-        if done.returncode != 0 or not path.exists():
-            raise OmniError(f"{voice.engine} failed: {done.stderr.strip()}", where=text)
-        wave, rate = sf.read(path, dtype="float32")
+    wave, rate = _neural(voice, text) if voice.engine in NEURAL else _program(voice, text)
     # Sixteenths of a percent would make the resampler's polyphase filter huge; `warp` has two digits.
     source = round(rate * voice.warp / 100) * 100
     wave = torchaudio.functional.resample(torch.from_numpy(wave), source, RATE).numpy()
+    if voice.hertz:
+        from praat import at_pitch  # fetched for whom this concerns
+
+        wave = at_pitch(wave, RATE, voice.hertz)
     return _trim(wave, where=text)
 
 
@@ -109,6 +109,31 @@ def read_clip(path: Path) -> Wave:
     if rate != RATE or wave.ndim != 1:
         raise OmniError(f"clip is not 16 kHz mono ({rate} Hz, shape {wave.shape})", where=str(path))
     return wave
+
+
+def _neural(voice: Voice, text: str) -> tuple[Wave, int]:
+    """(wave, rate) of a network."""
+    import neural  # onnxruntime and the rest are fetched for whom this concerns
+
+    if voice.engine == "piper":
+        return neural.joe(text, voice.tempo), neural.JOE_RATE
+    wave = neural.kokoro(voice.name, voice.accent, text, speed=1 / voice.tempo)
+    return wave, neural.KOKORO_RATE
+
+
+def _program(voice: Voice, text: str) -> tuple[Wave, int]:
+    """(wave, rate) of an installed program."""
+    if which(voice.engine) is None:
+        raise OmniError(
+            f"{voice.engine} is not installed", mend="apt-get install flite espeak-ng (Debian)"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.wav"
+        done = subprocess.run(_command(voice, text, path), capture_output=True, text=True)
+        if done.returncode != 0 or not path.exists():
+            raise OmniError(f"{voice.engine} failed: {done.stderr.strip()}", where=text)
+        wave, rate = sf.read(path, dtype="float32")
+    return wave, rate
 
 
 def _command(voice: Voice, text: str, path: Path) -> list[str]:
