@@ -1,18 +1,21 @@
 """LibriSpeech's layout on disk to a manifest.
 
 `LibriSpeech/SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac` with `SPEAKER-CHAPTER.trans.txt`
-(`ID TEXT` a line) and `SPEAKERS.TXT` (`ID |SEX|SUBSET|MINUTES|NAME`, `;` comments). Must not know
-about encoders or shards.
+(`ID TEXT` a line) and `SPEAKERS.TXT` (`ID |SEX|SUBSET|MINUTES|NAME`, `;` comments); of our own trees
+also `LABELS.TSV` (a head, then `ID PACE PITCH ACCENT SOUND` with tabs). Must not know about encoders
+or shards.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from extract.corpora.rows import Header, Piece, make_row, read_headers, say_left_out
 from extract.corpora.texts import (
     TRANS,
     Transcript,
+    decode,
     merge,
     read_lines,
     require_line_ends,
@@ -20,8 +23,20 @@ from extract.corpora.texts import (
 )
 from extract.corpora.walk import Names, Tree, require_utf8, tidy_id, unique_ids, walk
 from omni.errors import OmniError
-from omni.formats.manifest import Manifest, make_manifest, role_of
+from omni.formats.manifest import LABELS, Manifest, Utterance, make_manifest, role_of
 from omni.formats.records import Role
+
+
+class Labels(NamedTuple):
+    """How an utterance is spoken: the manifest's columns of these names."""
+
+    pace: str
+    pitch: str
+    accent: str
+    sound: str
+
+
+NO_LABELS = Labels("", "", "", "")
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,7 @@ def librispeech_manifest(root: Path, split: str, role: Role | None = None) -> Ma
     require_utf8(root)
     base = _base(root, split)
     speakers = read_speakers(base / "SPEAKERS.TXT")
+    labels = read_labels(base / "LABELS.TSV")
     tree = walk(base / split)
     audio = unique_ids((path.stem, path) for path in tree.audio)
     texts = _read_transcripts(tree, audio)
@@ -103,7 +119,8 @@ def librispeech_manifest(root: Path, split: str, role: Role | None = None) -> Ma
             utterance_id, path, texts.get(utterance_id),
             speaker=speaker, chapter=rest.partition("-")[0], sex=speakers.get(speaker, ""),
         )  # fmt: skip
-        rows.append(make_row(piece, base, headers[path] if path else Header()))
+        row = make_row(piece, base, headers[path] if path else Header())
+        rows.append(_labelled(row, labels.get(utterance_id, NO_LABELS)))
     say_left_out(rows, [(len(tree.closed), "folders can't be entered")])
     return make_manifest(split, base, rows, role)
 
@@ -112,15 +129,33 @@ def read_speakers(path: Path) -> dict[str, str]:
     """Sex ("F" or "M") of each speaker id; empty without the file."""
     if not path.is_file():
         return {}
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise OmniError(f"can't be read ({error.strerror})", str(path)) from error
+    data = _bytes(path)
     # The names in it may be in Latin-1; nothing but ASCII is needed.
     require_line_ends(data, path)
     lines = split_lines(data.decode("utf-8-sig", "replace"))
     rows = (line.split("|") for line in lines if not line.startswith(";"))
     return {row[0].strip(): row[1].strip().upper() for row in rows if len(row) > 1}
+
+
+def read_labels(path: Path) -> dict[str, Labels]:
+    """How each utterance is spoken, by its id; empty without the file.
+
+    Raises:
+        OmniError: it can't be read, or is no such table; names the line.
+    """
+    if not path.is_file():
+        return {}
+    head, *lines = split_lines(decode(_bytes(path), str(path)).rstrip("\r\n"))
+    if head.split("\t") != ["id", *LABELS]:
+        raise OmniError("its head is another", str(path), f"id {' '.join(LABELS)}, tabs between")
+    found = {}
+    for number, line in enumerate(lines, start=2):
+        utterance_id, *values = line.split("\t")
+        if len(values) != len(LABELS) or utterance_id in found:
+            what = f"line {number} has {len(values)} labels, or is of an utterance that had some"
+            raise OmniError(what, str(path), f"{len(LABELS)} of each, tabs between")
+        found[utterance_id] = Labels(*values)
+    return found
 
 
 def compare_with_published(split: str, utterances: int, seconds: float) -> str:
@@ -135,6 +170,17 @@ def compare_with_published(split: str, utterances: int, seconds: float) -> str:
         published.hours is None or abs(hours - published.hours) < 0.1
     )
     return line if same else f"warning: {line}: not the whole split"
+
+
+def _labelled(row: Utterance, its: Labels) -> Utterance:
+    return replace(row, pace=its.pace, pitch=its.pitch, accent=its.accent, sound=its.sound)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise OmniError(f"can't be read ({error.strerror})", str(path)) from error
 
 
 def _base(root: Path, split: str) -> Path:

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     import pyarrow
 
 MANIFEST_SCHEMA = 2
+LABELS = ("pace", "pitch", "accent", "sound")  # columns that older manifests lack
 _LONGEST_SECONDS = 30 * 24 * 3600.0  # a header that promises more than a month is a broken one
 ROLES: tuple[Role, ...] = get_args(Role)
 _EVAL_WORDS = {
     *("dev", "devel", "development", "test", "testing", "tst", "val", "valid", "validation"),
-    *("eval", "evaluation", "heldout", "holdout", "unseen"),
+    *("eval", "evaluation", "heldout", "holdout", "unseen", "audiobench"),
 }  # fmt: skip
 _TRAIN_WORDS = {"train", "training", "trn"}
 _EVAL_PARTS = ("dev", "test", "tst", "val", "heldout", "holdout", "unseen")
@@ -66,6 +67,11 @@ class Utterance:
     text_norm: str = ""  # what is trained on: lower case, single spaces
     problem: Problem = Problem.NONE
     note: str = ""
+    # How it is spoken, where the corpus says so; "" where not.
+    pace: str = ""  # "slow", "normal" or "fast"
+    pitch: str = ""  # "low", "normal" or "high", for the speaker's sex
+    accent: str = ""  # "US", "GB"
+    sound: str = ""  # heard behind the voice, or instead of one: "hum", "telephone", …
 
     @property
     def is_complete(self) -> bool:
@@ -210,7 +216,9 @@ def read_manifest(path: Path) -> Manifest:
         raise OmniError("a role or a root that no manifest has", str(path), mend)
     schema = _arrow_schema()
     missing = set(schema.names) - set(table.column_names)
-    if missing:
+    for name in missing & set(LABELS):
+        table = table.append_column(name, pa.array([""] * len(table), pa.string()))
+    if missing := missing - set(LABELS):
         raise OmniError(f"the manifest lacks columns {', '.join(sorted(missing))}", str(path), mend)
     table = table.select(schema.names)
     for name in schema.names:
