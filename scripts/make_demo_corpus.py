@@ -1,6 +1,7 @@
 """Regenerates `manifests/demo/`: the small corpus of synthetic speech that the demo hears.
 
     python scripts/make_demo_corpus.py                # needs flite and espeak-ng
+    python scripts/make_demo_corpus.py --voices natural --out DIR    # fetch_voices.py first
 
 The sentences come from a closed grammar of 56 words, so that 400 clips are enough to learn it, and
 no held-out sentence is ever trained on. The files are laid out and named as LibriSpeech's, so that
@@ -9,7 +10,8 @@ one reader serves both. Must not know how a corpus is read or encoded.
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +68,7 @@ def plan() -> list[Clip]:
     """Every utterance of the three splits, in order; a pure function of this file."""
     rng = np.random.default_rng(SEED)
     n_train = sum(count for _, _, count in KNOWN)
-    lines = _sentences(rng)
+    lines = sentences(rng)
     train = [next(lines) for _ in range(n_train)]
     heldout = [next(lines) for _ in range(N_HELDOUT)]
     unheard = [next(lines) for _ in range(N_HELDOUT_VOICE)]
@@ -86,12 +88,30 @@ def plan() -> list[Clip]:
     return clips
 
 
-def make(clips: Sequence[Clip], root: Path) -> None:
-    """Write the clips and their transcripts below `root`; files that would not change stay as they are."""
-    for done, clip in enumerate(clips, start=1):
+def is_for_mini(sentence: str) -> bool:
+    """Whether AudioBench-mini alone may say it: a sixteenth of the grammar, by a hash, so that neither
+    need know what the other says."""
+    return zlib.crc32(sentence.encode()) % 16 == 0
+
+
+def natural_plan() -> list[Clip]:
+    """The corpus with natural voices: the same grammar, other sentences, more speakers."""
+    from demo_cast import SEED, plan  # whose voices are fetched for whom this concerns
+
+    return plan(sentences(np.random.default_rng(SEED), lambda text: not is_for_mini(text)))
+
+
+def make(clips: Sequence[Clip], root: Path, again: bool = True) -> None:
+    """Write the clips and their transcripts below `root`; files that would not change stay as they are.
+
+    Args:
+        again: speak those that are there too; a killed run goes on without.
+    """
+    missing = [clip for clip in clips if again or not (root / clip.path).is_file()]
+    for done, clip in enumerate(missing, start=1):
         write_audio(clip, root)
-        if done % 50 == 0 or done == len(clips):
-            print(f"{done}/{len(clips)} clips", flush=True)
+        if done % 50 == 0 or done == len(missing):
+            print(f"{done}/{len(missing)} clips", flush=True)
     write_tables(clips, root)
     remove_unlisted(clips, root, {clip.split for clip in clips})
 
@@ -99,17 +119,26 @@ def make(clips: Sequence[Clip], root: Path) -> None:
 def main() -> int:
     """Regenerate the whole corpus."""
     parser = argparse.ArgumentParser(
-        description="Regenerate the demo corpus with flite and espeak-ng.",
+        description="Regenerate the demo corpus.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=ROOT, help="the LibriSpeech folder to write")
+    parser.add_argument("--voices", default="robots", choices=["robots", "natural"],
+        help="flite's and espeak-ng's, or those of demo_cast.py")  # fmt: skip
+    parser.add_argument(
+        "--missing", action="store_true", help="speak only clips that are not there"
+    )
     args = parser.parse_args()
-    make(plan(), args.out)
+    clips = natural_plan() if args.voices == "natural" else plan()
+    make(clips, args.out, again=not args.missing)
     return 0
 
 
-def _sentences(rng: np.random.Generator) -> Iterator[str]:
-    """Sentences of the grammar, never one twice; each word of a slot is used equally often.
+def sentences(
+    rng: np.random.Generator, keep: Callable[[str], bool] = lambda sentence: True
+) -> Iterator[str]:
+    """Sentences of the grammar that are to be kept, never one twice; of those dealt, each word of a
+    slot is used equally often.
 
     A slot deals its words like a deck of cards, shuffled anew each time it is empty.
     """
@@ -122,7 +151,7 @@ def _sentences(rng: np.random.Generator) -> Iterator[str]:
                 deck.extend(slot[i] for i in rng.permutation(len(slot)))
             words.append(deck.pop())
         sentence = " ".join(words)
-        if sentence not in seen:
+        if sentence not in seen and keep(sentence):
             seen.add(sentence)
             yield sentence
 
