@@ -113,7 +113,7 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
         "--split",
         type=_types.some,
         default="demo",
-        help="demo, noise, smoke, or a split of the corpus (any spelling)",
+        help="demo, noise, smoke, audiobench-mini, or a split of the corpus (any spelling)",
     )
     group.add_argument(
         "--root",
@@ -169,7 +169,7 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--shard-size",
         type=_types.whole(1),
-        help=f"utterances a shard (default: {SHARD_SIZE}; {SMALL_SHARD_SIZE} for demo, noise and smoke)",
+        help=f"utterances a shard (default: {SHARD_SIZE}; {SMALL_SHARD_SIZE} for those in the repository)",
     )
     group.add_argument("--overwrite", action="store_true", help="replace shards made otherwise")
     group.add_argument(
@@ -299,7 +299,7 @@ def make_settings(
     decoders = min(16, os.cpu_count() or 1) if on_gpu else 2
     # Fitted windows differ in length, so a CPU gains nothing by waiting for a second one.
     default_batch = 1 if window != EXACT and not on_gpu else BATCH_SIZE["cuda" if on_gpu else "cpu"]
-    embedded = args.split.startswith(("demo", "noise", "smoke")) and args.root is None
+    embedded = args.split.startswith(("demo", "noise", "smoke", "audiobench")) and args.root is None
     return Settings(
         out=args.out,
         layers=parse_layers(args.layers, encoder.n_layers),

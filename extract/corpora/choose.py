@@ -8,6 +8,7 @@ from extract.corpora import hub, openslr
 from extract.corpora.demo import DEMO_SPLITS, demo_manifest
 from extract.corpora.folder import folder_manifest
 from extract.corpora.librispeech import PUBLISHED, canonical_split, librispeech_manifest
+from extract.corpora.mini import MINI_SPLIT, mini_manifest
 from extract.corpora.noise import NOISE_SPLITS, noise_manifest
 from extract.corpora.smoke import smoke_manifest
 from omni.errors import OmniError
@@ -15,7 +16,7 @@ from omni.formats.files import safe_name
 from omni.formats.manifest import Manifest, read_manifest
 from omni.formats.records import Role
 
-EMBEDDED = ("demo", "noise", "smoke")
+EMBEDDED = ("demo", "noise", "smoke", MINI_SPLIT)
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def find_manifests(source: Source) -> list[Manifest]:
         return [noise_manifest(source.split, source.downloads / "noise")]
     if source.split == "smoke":
         return [smoke_manifest()]
+    if source.split == MINI_SPLIT:
+        return [mini_manifest()]
     return [librispeech_manifest(fetch(source), source.split, source.role)]
 
 
@@ -98,7 +101,9 @@ def fetch(source: Source) -> Path:
     """
     split = canonical_split(source.split)
     if split not in PUBLISHED:
-        mend = f"give --root or --audio-dir, or one of demo, noise, smoke, {', '.join(PUBLISHED)}"
+        mend = (
+            f"give --root or --audio-dir, or one of {', '.join(EMBEDDED)}, {', '.join(PUBLISHED)}"
+        )
         raise OmniError("where is the corpus?", f"--split {source.split}", mend)
     if (source.downloads / "LibriSpeech" / split).is_dir():
         return source.downloads

@@ -41,6 +41,7 @@ EVALUATE = [
     "dev-other",
     "test-clean",
     "demo-heldout",
+    "audiobench-mini",
     "demo-heldout-voice",
     "noise-heldout",
     "my.eval",
