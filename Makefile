@@ -12,9 +12,11 @@ export WANDB_MODE ?= offline
 setup: $(STAMP)
 
 # uv comes from the PATH, or from pip into a corner of its own when it is missing.
+UV = { command -v uv >/dev/null 2>&1 || test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install -q uv; }; } && \
+	PATH="$$PATH:$(CURDIR)/.cache/uv/bin"
+
 $(STAMP): requirements.lock pyproject.toml
-	@command -v uv >/dev/null 2>&1 || test -x .cache/uv/bin/uv || { $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install -q uv; }
-	@PATH="$$PATH:$(CURDIR)/.cache/uv/bin"; export UV_LINK_MODE=hardlink; set -e; \
+	@$(UV); export UV_LINK_MODE=hardlink; set -e; \
 	test -x $(BIN)/python || uv venv -q --python $(PYTHON) $(VENV); \
 	uv pip sync -q --python $(BIN)/python --require-hashes requirements.lock; \
 	uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
@@ -39,7 +41,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 lock:
-	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	@$(UV); uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  --all-extras pyproject.toml -o requirements.lock --custom-compile-command "make lock" -q
 
 clean:
