@@ -5,6 +5,7 @@ file, nor know how a number is computed or drawn.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -23,6 +24,7 @@ from analyze.measure.sample import Progress, silent
 from analyze.measure.table import Evidence
 from analyze.page.html import PointSet, RunView, Told
 from analyze.page.words import Circumstances, alerts, judge, tiles
+from analyze.questions import table_views
 from omni.bridge.projector import Projector
 from omni.bridge.room import make_room, that_fit
 from omni.bridge.turns import Template
@@ -31,6 +33,8 @@ from omni.encoder import DEFAULT_ENCODER, frames_per_second
 from omni.errors import OmniError, enough_memory
 from omni.evaluation.evaluate import evaluate
 from omni.evaluation.figures import Figures
+from omni.evaluation.retention import without_adapters
+from omni.formats.asked import open_table
 from omni.formats.shards import Sample
 from omni.formats.splits import SplitIndex, bears_name, find_splits, name_apart
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
@@ -48,7 +52,8 @@ class Request:
     shards: folders, empty for those of the run; find: how splits are found below one. lm: empty
     for the one the run was trained with. points: in a picture, text and audio together. encoder:
     folder or hub id of the features' encoder, whose decoder gives the cascade. batch: utterances of a
-    forward pass, at most.
+    forward pass, at most. tasks: tables that are asked, names or paths; manifests: a folder, where the
+    sound of what is asked about is found.
     """
 
     shards: Sequence[str] = ()
@@ -61,6 +66,8 @@ class Request:
     encoder: str = DEFAULT_ENCODER
     lm_dtype: str = "auto"
     batch: int = 32
+    tasks: Sequence[str] = ()
+    manifests: str = "manifests"
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ def examine(run: Run, request: Request, progress: Progress = silent) -> RunView:
     Raises:
         OmniError: no checkpoint, shards of another encoder, another LM, no usable utterance.
     """
+    asked_of = [open_table(name, run.provenance) for name in request.tasks]
     setting = set_up(run, request)
     evidence = gather(setting, request.seed, progress)
     progress("cascade", 0, 1)
@@ -113,6 +121,7 @@ def examine(run: Run, request: Request, progress: Progress = silent) -> RunView:
         pictures = _pictures(setting, evidence, picked, names)
     progress("draw", 1, 1)
     about = _circumstances(setting, evidence)
+    asked = table_views(asked_of, setting, request, _found(run, request), progress)
     return RunView(
         name=run.path.name,
         verdict=judge(table),
@@ -129,6 +138,7 @@ def examine(run: Run, request: Request, progress: Progress = silent) -> RunView:
             "before": evidence.untrained.rows[picked.audio],
             "after": evidence.trained.rows[picked.audio],
         },
+        tables=asked,
     )
 
 
@@ -149,25 +159,16 @@ def set_up(run: Run, request: Request) -> Setting:
             dtype=pick_dtype(request.lm_dtype, request.device),
         )
         run.check_lm(lm, request.lm)
+    run.wear(lm, checkpoint)
     template = Template(**run.config["template"])
     paths = [str(entry.path) for split in splits for entry in split.shards]
     found = sample.load(paths, request.utterances, request.seed, ids)
     samples, too_long = that_fit(found, make_room(lm, tok, template, trained.stack, stretch=0.0))
     held_out = bool(ids) or all(split.role != "train" for split in splits)
     return Setting(
-        run,
-        lm,
-        tok,
-        template,
-        trained,
-        untrained,
-        checkpoint,
-        splits,
-        held_out,
-        samples,
-        too_long,
+        run, lm, tok, template, trained, untrained, checkpoint, splits, held_out, samples, too_long,
         request.batch,
-    )
+    )  # fmt: skip
 
 
 def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence:
@@ -186,10 +187,12 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
         jobs.append(("shuffled", s.trained, mixed, MAX_CONTROL_DECODES))
     for i, (name, projector, chosen, limit) in enumerate(jobs):
         progress("evaluate", i, len(jobs))
-        evaluated[name] = evaluate(
-            s.lm, s.tok, projector, chosen, s.template, s.batch, decode_limit=limit, n_examples=0,
-            language=s.run.language, rate=1 / s.frame_seconds,
-        )  # fmt: skip
+        # Before the first step there were no adapters either.
+        with without_adapters(s.lm) if name == "untrained" else nullcontext():
+            evaluated[name] = evaluate(
+                s.lm, s.tok, projector, chosen, s.template, s.batch, decode_limit=limit,
+                n_examples=0, language=s.run.language, rate=1 / s.frame_seconds,
+            )  # fmt: skip
     progress("evaluate", len(jobs), len(jobs))
     inside: list[tuple[str, Projector | None, Sequence[int] | None]] = [
         ("trained", s.trained, None),
@@ -197,6 +200,10 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
         ("shuffled", s.trained, partner.tolist()),
         ("text", None, None),
     ]
+    lenses = {}
+    for name, own, audio in inside:
+        with without_adapters(s.lm) if name == "untrained" else nullcontext():
+            lenses[name] = look(s.lm, s.tok, samples, s.template, own, audio, progress, s.batch)
     text = sample.read_text(s.lm, s.tok, samples, detail)
     return Evidence(
         text=text,
@@ -206,17 +213,13 @@ def gather(setting: Setting, seed: int, progress: Progress = silent) -> Evidence
         labels=np.unique(texts, return_inverse=True)[1],
         frame_means=np.stack([sample.mean_frame(x) for x in samples]),
         evaluated=evaluated,
-        lenses={
-            name: look(s.lm, s.tok, samples, s.template, projector, audio, progress, s.batch)
-            for name, projector, audio in inside
-        },
+        lenses=lenses,
         seed=seed,
     )
 
 
-def _splits(run: Run, request: Request) -> tuple[list[SplitIndex], Sequence[str]]:
-    """Held-out splits below the folders asked for, or, where the run itself held utterances of its
-    training splits out, those splits and the ids. Training utterances only if there is nothing else."""
+def _found(run: Run, request: Request) -> list[SplitIndex]:
+    """All splits below the folders asked for, or the run's."""
     options = run.config["train"]
     roots = list(request.shards) or [*options["shards"], *options["eval_shards"]]
     found = [split for root in roots for split in request.find(root)]
@@ -224,6 +227,13 @@ def _splits(run: Run, request: Request) -> tuple[list[SplitIndex], Sequence[str]
         raise OmniError(
             "no shards to look at", ", ".join(roots), "give --shards a folder made by omni-extract"
         )
+    return found
+
+
+def _splits(run: Run, request: Request) -> tuple[list[SplitIndex], Sequence[str]]:
+    """Held-out splits below the folders asked for, or, where the run itself held utterances of its
+    training splits out, those splits and the ids. Training utterances only if there is nothing else."""
+    found = _found(run, request)
     if not request.shards and run.held_out:
         return [split for split in found if split.role == "train"], run.held_out
     return [split for split in found if split.role == "eval"] or found, ()

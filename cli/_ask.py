@@ -15,23 +15,7 @@ if TYPE_CHECKING:
     from omni.runs import Run
     from omni.whisper.decoder import WhisperDecoder
 
-# Rows of the table, below its number of questions: figure, what it says.
-ROWS = (
-    ("accuracy", "right, mean of four rotations"),
-    ("strict", "right in all four rotations"),
-    ("corrected", "right, less what no content says"),
-    ("text", "right by the option's text"),
-    ("text_corrected", "  less what no content says"),
-    ("unanswered", "no answer (counts as wrong)"),
-)
-CONTROL_ROWS = (
-    ("blind", "no audio"),
-    ("shuffled", "another utterance's audio"),
-    ("noise", "noise"),
-    ("cascade", "reads Whisper's transcript"),
-    ("transcript", "reads the true transcript"),
-)
-LEFT, COLUMN = 34, 17
+LEFT, COLUMN = 36, 17
 
 
 def open_tables(names: Sequence[str], run: "Run") -> list["Table"]:
@@ -110,17 +94,13 @@ def ask(
 def print_table(name: str, figures: "TableFigures") -> None:
     """The table of figures, what they mean, and what makes them worth less."""
     from omni.errors import printable
+    from omni.evaluation.choice_figures import CONTROL_WORDS, SHARE_WORDS, groups_of
 
-    groups: dict[str, GroupFigures] = {"all": figures["all"]}
-    for need in ("words", "voice", "sound"):
-        if need in figures:
-            groups[need] = figures[need]
-    if len(groups) == 2:  # the same questions twice
-        del groups["all"]
+    groups = groups_of(figures)
     print(f"\n{printable(name)}")
     _line("", list(groups))
     _line("questions", [f"{g['n']:,}" for g in groups.values()])
-    for key, words in ROWS:
+    for key, words in SHARE_WORDS.items():
         if key == "unanswered" and not any(g["unanswered"] for g in groups.values()):
             continue
         cells = [_share(g, key) for g in groups.values()]
@@ -129,7 +109,7 @@ def print_table(name: str, figures: "TableFigures") -> None:
         if key == "accuracy":
             ends = [g["interval"] for g in groups.values()]
             _line("  95 % interval", [f"{low:.1%} to {high:.1%}" for low, high in ends])
-    for key, words in CONTROL_ROWS:
+    for key, words in CONTROL_WORDS.items():
         cells = [_control(g, key) for g in groups.values()]
         if any(cells):
             _line(words, cells)

@@ -47,6 +47,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--shards", action="append", default=[], metavar="DIR", type=_types.some,
         help="shard folder, its held-out splits are used (default: those of the run)",
     )  # fmt: skip
+    given.add_argument("--tasks", nargs="+", default=[], metavar="NAME", type=_types.some,
+        help="put the four-option questions of these tables (a name under manifests/tasks/, or a path) "
+        "to each run, in a section of their own")  # fmt: skip
+    given.add_argument("--manifests", type=_types.path, metavar="DIR", default="manifests",
+        help="where the sound of what is asked about is found, by its split's manifest")  # fmt: skip
     given.add_argument(
         "--utterances", type=_types.whole(1), default=200, help="held-out utterances to use"
     )
@@ -121,10 +126,14 @@ def command(args: argparse.Namespace) -> int:
         encoder=args.encoder,
         lm_dtype=args.lm_dtype,
         batch=args.batch_size,
+        tasks=args.tasks,
+        manifests=str(args.manifests),
     )
     report = make_report(args.out, chosen, request, _Progress(), _announce)
     for view in report.views:
         print(f"{view.name}: {view.verdict.headline.lower()}. {' '.join(view.verdict.sentences)}")
+        for table in view.tables:
+            print(f"{view.name}, {table.name}: {table.figures['all'].get('verdict', '')}")
     if args.png:
         print(f"wrote {len(export.write_png(args.png, report.views))} figures to {args.png}")
     if args.export_projector:

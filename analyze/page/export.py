@@ -28,7 +28,7 @@ def write_png(folder: str | Path, views: Sequence[RunView]) -> list[Path]:
     root = Path(folder)
     written = []
     for view in views:
-        for figure in view.figures:
+        for figure in view.pictures:
             name = figure.key if len(views) == 1 else f"{view.name}-{figure.key}"
             path = root / f"{name}.png"
             write_whole(path, figure.png())
@@ -93,7 +93,7 @@ def log_wandb(views: Sequence[RunView], runs: Sequence[Run], asked: str) -> None
         with tempfile.TemporaryDirectory() as scratch:
             columns: list[str | int] = [*head]
             logged: dict[str, Any] = {"report/numbers": wandb.Table(columns=columns, data=rows)}
-            for figure in view.figures:
+            for figure in view.pictures:
                 path = Path(scratch) / f"{figure.key}.png"
                 path.write_bytes(figure.png())
                 logged[f"report/{figure.key}"] = wandb.Image(str(path), caption=figure.title)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analyze.draw.svg import Figure, Table, pack
 from analyze.measure.formulas import Estimate
 from analyze.measure.table import Number
+from analyze.page.questions import TableView, add_sounds, shown_run
 from analyze.page.words import Alert, Tile, Verdict
 
 HERE = Path(__file__).parent
@@ -148,6 +149,12 @@ class RunView:
     sets: dict[str, PointSet]
     tokens: Sequence[str]
     vectors: dict[str, np.ndarray]
+    tables: list[TableView] = field(default_factory=list)
+
+    @property
+    def pictures(self) -> list[Figure]:
+        """All of the page's, those of the tables too."""
+        return [*self.figures, *(table.figure for table in self.tables)]
 
 
 def to_html(views: Sequence[RunView]) -> str:
@@ -160,7 +167,7 @@ def to_html(views: Sequence[RunView]) -> str:
     env.filters.update(shown=shown, interval=interval, bare=bare, figure=plain)
     runs = [_run(view) for view in views]
     every = [u for view in views for u in view.utterances]
-    return env.get_template("template.html").render(
+    html = env.get_template("template.html").render(
         runs=runs,
         style=style,
         script=script,
@@ -171,7 +178,9 @@ def to_html(views: Sequence[RunView]) -> str:
         speakers=sorted({u["speaker"] for u in every}),
         words=sorted({word for u in every for word in u["text"].split()})[:400],
         examples_left_out=max(0, max(len(v.utterances) for v in views) - MAX_EXAMPLES),
+        asked=[shown_run(v.name, v.tables, i, len(views)) for i, v in enumerate(views) if v.tables],
     )
+    return add_sounds(html, [view.tables for view in views])
 
 
 def to_json(views: Sequence[RunView]) -> str:
@@ -190,8 +199,9 @@ def to_json(views: Sequence[RunView]) -> str:
                 "numbers": {n.key: _number(n) for n in view.numbers},
                 "figures": {
                     f.key: {"title": f.title, "head": f.table.head, "rows": f.table.rows}
-                    for f in view.figures
+                    for f in view.pictures
                 },
+                "tasks": {table.name: table.figures for table in view.tables},
                 "utterances": view.utterances,
                 "provenance": dict(view.facts),
             }

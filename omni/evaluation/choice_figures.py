@@ -20,6 +20,22 @@ from omni.formats.tasks import LETTERS, Task, key_counts, lopsided
 RIGHT, PRIOR = "right", "prior"  # its own audio; audio without content (see choices.py)
 DEAF = ("blind", "shuffled", "noise")  # controls in which nothing can be heard
 CONTROLS = (*DEAF, "cascade", "transcript")
+# What a table of figures says, by key: shares of a group, then its controls.
+SHARE_WORDS = {
+    "accuracy": "right, mean of four rotations",
+    "strict": "right in all four rotations",
+    "corrected": "right, less what no content says",
+    "text": "right by the option's text",
+    "text_corrected": "by text, less what no content says",
+    "unanswered": "no answer (counts as wrong)",
+}
+CONTROL_WORDS = {
+    "blind": "no audio",
+    "shuffled": "another utterance's audio",
+    "noise": "noise",
+    "cascade": "reads Whisper's transcript",
+    "transcript": "reads the true transcript",
+}
 NEEDS: tuple[Literal["words", "voice", "sound"], ...] = ("words", "voice", "sound")
 CHANCE = 1 / len(LETTERS)
 N = len(LETTERS)
@@ -131,6 +147,12 @@ def choice_figures(
         if (needs == need).any():
             figures[need] = counted.group(every[needs == need])
     return figures
+
+
+def groups_of(figures: ChoiceFigures) -> dict[str, GroupFigures]:
+    """Groups by name, "all" and by need; a single need is all there is."""
+    needs: dict[str, GroupFigures] = {need: figures[need] for need in NEEDS if need in figures}
+    return needs if len(needs) == 1 else {"all": figures["all"], **needs}
 
 
 def chosen_letters(logits: np.ndarray) -> np.ndarray:
