@@ -13,10 +13,15 @@ from typing import Any
 
 import analyze_kit as kit
 import pytest
+import soundfile
+from audio_kit import hiss
 from places import ROOT
+from tasks_kit import header
 
 from analyze.examine import Request
 from analyze.report import make_report
+from omni.formats.manifest import Utterance, make_manifest, write_manifest
+from omni.formats.tasks import Task, make_tasks, write_tasks
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 AXE = Path(os.environ.get("AXE_CORE", ROOT / "node_modules/axe-core/axe.min.js"))
@@ -34,9 +39,20 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("page")
-    kit.write_split(root / "shards", "toy-heldout", kit.speech(24, 11, "toy-heldout"))
+    samples = kit.speech(24, 11, "toy-heldout")
+    kit.write_split(root / "shards", "toy-heldout", samples)
     run = kit.write_run(root / "good", root / "shards", *kit.teach())
-    return make_report(root / "report.html", [run], Request(points=500)).html
+    tasks = [
+        Task(s.meta["id"], "toy-heldout", "content/first", "First?", s.meta["text_norm"].split()[0],
+             (s.meta["text_norm"].split()[0], "x", "y", "z"), "words", "template", "MIT")
+        for s in samples[:8]
+    ]  # fmt: skip
+    write_tasks(make_tasks(header("eval"), tasks), root / "mini.parquet")
+    soundfile.write(root / "a.wav", hiss(8_000), 16_000)
+    sounds = [Utterance(s.meta["id"], audio="a.wav") for s in samples]
+    write_manifest(make_manifest("toy-heldout", root, sounds), root / "toy-heldout.parquet")
+    asked = Request(points=500, tasks=[str(root / "mini.parquet")], manifests=str(root))
+    return make_report(root / "report.html", [run], asked).html
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +124,20 @@ def visit(browser: Any, page_file: Path) -> Iterator[Visit]:
     assert visit.complaints == []
     assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
     assert len([url for url in visit.requests if url.startswith("file:")]) == 1
+
+
+def test_what_was_asked_about_can_be_heard(visit: Visit) -> None:
+    """From the page itself, under its own policy."""
+    players = visit.page.locator("#questions audio")
+    assert players.count() == 8
+    seconds = players.first.evaluate(
+        """player => new Promise(done => {
+          player.onloadeddata = () => done(player.duration);
+          player.onerror = () => done(player.error.message);
+          player.load();
+        })"""
+    )
+    assert seconds == pytest.approx(0.5, abs=0.01)
 
 
 def test_hover_tells_what_a_point_is(visit: Visit) -> None:
