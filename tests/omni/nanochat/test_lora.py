@@ -212,6 +212,21 @@ def test_gradients_are_finite_differences(heard: Tensor | bool) -> None:
         assert slope == pytest.approx((p.grad * way).sum().item(), rel=1e-5, abs=1e-9), key
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_masters_in_fp32_learn_from_an_lm_in_halves(dtype: torch.dtype) -> None:
+    grads = []
+    for half in (False, True):
+        lm = cast_matrices(ruled_model("E"), dtype if half else torch.float32)
+        lora = adapters(lm)
+        rows, ve = inputs(lm, [12, 12, 12])
+        logits = lm.wear(lora).forward_embeds(rows, ve, heard=HEARD)
+        torch.nn.functional.cross_entropy(logits[HEARD].flatten(0, 1), torch.arange(24)).backward()
+        assert all(p.dtype == p.grad.dtype == torch.float32 for p in lora.parameters())  # type: ignore[union-attr]
+        grads.append(torch.cat([p.grad.flatten() for p in lora.parameters()]))  # type: ignore[union-attr]
+    exact, rough = grads
+    assert torch.nn.functional.cosine_similarity(exact, rough, dim=0) > 0.98
+
+
 def test_a_gradient_reaches_adapters_below_soft_rows_that_ask_for_none() -> None:
     """The projector frozen, with checkpointing and without."""
     lm = ruled_model("E")
