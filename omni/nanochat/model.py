@@ -11,7 +11,7 @@ Must not know about files, tokens' meaning, prompts or audio. Formulas: karpathy
 
 import hashlib
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from omni.nanochat.lora import Lora
 from omni.nanochat.positions import rope_table, window_sizes
 
 SMEAR_WIDTH = 24  # channels the smear gate reads
+# Kinds of layer that torch.compile meets, beyond which it gives up: with value rows or without, with
+# a mask or without, and with adapters in no row, in all, or in some; and room for twice as many.
+LAYER_GRAPHS = 24
 
 
 class NanoChat(nn.Module):
@@ -216,6 +219,8 @@ class NanoChat(nn.Module):
 
     def compile_layers(self) -> "NanoChat":
         """Training passes, of any shape, compile each layer; sums round differently. Returns self."""
+        limits = cast(Any, torch._dynamo.config)
+        limits.recompile_limit = max(limits.recompile_limit, LAYER_GRAPHS)
         layers = cast(nn.ModuleList, self.transformer["h"])
         self._compiled = [torch.compile(layer, dynamic=True) for layer in layers]
         return self

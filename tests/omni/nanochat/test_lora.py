@@ -5,6 +5,7 @@
 
 import copy
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -365,6 +366,23 @@ def test_compiled_layers_give_the_same(checkpointing: bool) -> None:
         found.append([*out, *(p.grad for p in lora.parameters())])
     for eager, other in zip(*found, strict=True):
         assert torch.allclose(eager, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_every_kind_of_layer_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More kinds than torch allows by itself; beyond that it would go on uncompiled."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    lm = ruled_model("E", n_layer=2, sequence_len=12).compile_layers()
+    lm.wear(adapters(lm, dropout=0.1))
+    for length in (9, 11, 30, 21):  # within the window, and beyond it
+        for heard in (False, True, HEARD, ~HEARD):
+            rows, ve = inputs(lm, [length] * 3)
+            lm.forward_embeds(rows.requires_grad_(), ve, heard=heard).mean().backward()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2 * 2 * 3
+    assert not torch._dynamo.utils.counters["unimplemented"]
 
 
 @pytest.mark.slow
