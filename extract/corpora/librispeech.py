@@ -35,6 +35,11 @@ class Labels(NamedTuple):
     accent: str
     sound: str
 
+    @property
+    def is_sound_alone(self) -> bool:
+        """Whether nobody speaks: that there is no transcript is no lack then."""
+        return self.sound != "" and not (self.pace or self.pitch or self.accent)
+
 
 NO_LABELS = Labels("", "", "", "")
 
@@ -114,13 +119,13 @@ def librispeech_manifest(root: Path, split: str, role: Role | None = None) -> Ma
     rows = []
     for utterance_id in sorted(texts.keys() | audio.keys()):
         speaker, _, rest = utterance_id.partition("-")
-        path = audio.get(utterance_id)
+        path, its = audio.get(utterance_id), labels.get(utterance_id, NO_LABELS)
         piece = Piece(
             utterance_id, path, texts.get(utterance_id),
-            speaker=speaker, chapter=rest.partition("-")[0], sex=speakers.get(speaker, ""),
+            needs_text=not its.is_sound_alone, speaker=speaker, chapter=rest.partition("-")[0], sex=speakers.get(speaker, ""),
         )  # fmt: skip
         row = make_row(piece, base, headers[path] if path else Header())
-        rows.append(_labelled(row, labels.get(utterance_id, NO_LABELS)))
+        rows.append(_labelled(row, its))
     say_left_out(rows, [(len(tree.closed), "folders can't be entered")])
     return make_manifest(split, base, rows, role)
 

@@ -38,6 +38,16 @@ def test_labels_stand_in_the_manifest_and_where_there_are_none_nothing(tmp_path:
     }
 
 
+def test_a_sound_alone_lacks_no_transcript_and_a_voice_without_one_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = _tree(tmp_path, f"{HEAD}\n11-5-0000\t\t\t\thum\n11-5-0001\tslow\t\t\thum\n")
+    (root / "LibriSpeech/dev-clean/11/5/11-5.trans.txt").unlink()
+    found = {u.id: u.is_complete for u in librispeech_manifest(root, "dev-clean").utterances}
+    assert found == {"11-5-0000": True, "11-5-0001": False, "12-5-0000": True, "12-5-0001": True}
+    assert "1 of 4 utterances" in capsys.readouterr().err
+
+
 def test_a_manifest_made_before_there_were_labels_is_read(tmp_path: Path) -> None:
     manifest = librispeech_manifest(noise_tree(tmp_path, 4), "dev-clean")
     path = tmp_path / "old.parquet"
