@@ -39,11 +39,11 @@ def test_compiled_layers_give_the_same(checkpointing: bool) -> None:
 
 
 @pytest.mark.slow
+@torch._dynamo.config.patch(recompile_limit=8)
 def test_every_kind_of_layer_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """More kinds than torch allows by itself; beyond that it would go on uncompiled."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     lm = ruled_model("E", n_layer=2, sequence_len=12).compile_layers()
     lm.wear(adapters(lm, dropout=0.1))
