@@ -49,7 +49,7 @@ def examples_of(text: str) -> Iterator[list[str]]:
     """The commands in a help text or docstring: indented lines, remarks behind two blanks, and spans."""
     for line in text.replace("\\\n", " ").splitlines():
         if re.match(r"( {2,}\S|\.venv/bin/)", line):
-            yield from _split(re.split(r"(?<=\S)\s{2,}(?!--)", line.strip())[0])
+            yield from _split(re.split(r"(?<=\S)\s{2,}(?!\s|--)", line.strip())[0])
     for span in SPAN.findall(text):
         yield from _split(span)
 
