@@ -102,9 +102,14 @@ class Run:
         projector.load_state_dict(own, assign=True)
         return projector.requires_grad_(False).eval().to(device)
 
-    def load_adapters(self, lm: NanoChat, which: str = "best") -> Lora | None:
+    def load_adapters(
+        self, lm: NanoChat, which: str = "best", dtype: torch.dtype = torch.float32
+    ) -> Lora | None:
         """The adapters of one checkpoint, for the LM to wear (`NanoChat.wear`); None if the run has
         none, or for "init".
+
+        Args:
+            dtype: of their weights; the LM's own spares casts, fp32 can go on learning.
 
         Raises:
             OmniError: they are gone, damaged, of another LM or of another rank than `config` says.
@@ -113,7 +118,7 @@ class Run:
         if mine is None or which == "init":
             return None
         file = self.path / f"lora-{which}.safetensors"
-        lora = load_lora(file, lm, self.provenance["lm_hash"])
+        lora = load_lora(file, lm, self.provenance["lm_hash"], dtype)
         found = (lora.rank, lora.alpha, lora.targets)
         if found != (mine["rank"], mine["alpha"], tuple(mine["targets"])):
             raise OmniError(
@@ -132,7 +137,7 @@ class Run:
         Raises:
             OmniError: as `load_adapters`; a scale for adapters that are not there.
         """
-        lora = self.load_adapters(lm, which)
+        lora = self.load_adapters(lm, which, lm.dtype)
         if lora is None and scale != 1.0:
             raise OmniError(
                 f"no adapters to scale by {scale:g}", str(self.path), "leave --lora-scale out"

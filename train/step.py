@@ -237,6 +237,7 @@ def _micro_step(trainee: Trainee, part: _Host, total: Tensor) -> Tensor:
     correct = logits.argmax(-1) == targets
     if trainee.self_loss == "kl" and any(own for layout in part.layouts for own in layout.own):
         nll = _own_loss(trainee, part, logits, nll)
+    del logits  # one table of the vocabulary less while the backward pass runs
     loss = nll.sum()
     if trainee.ctc and part.n_frames:
         loss = loss + trainee.ctc * ctc_loss(trainee.directions(), soft.rows, part.n_soft, part.ids)
