@@ -35,6 +35,7 @@ from omni.evaluation.evaluate import evaluate
 from omni.evaluation.figures import Figures
 from omni.evaluation.retention import without_adapters
 from omni.formats.asked import open_table
+from omni.formats.run_files import TASKS
 from omni.formats.shards import Sample
 from omni.formats.splits import SplitIndex, bears_name, find_splits, name_apart
 from omni.nanochat import NanoChat, Tokenizer, load_checkpoint
@@ -323,7 +324,7 @@ def _circumstances(s: Setting, e: Evidence) -> Circumstances:
     judges = name_apart([x for x in s.splits if x.role == "eval"])
     choosers = [name for name, split in judges.items() if bears_name(split, chosen_by)]
     others = dict.fromkeys([*judges, *s.run.clean_splits(s.checkpoint)])
-    chose = choosers or (s.run.held_out and not judges)
+    chose = choosers or (s.run.held_out and not judges and chosen_by != TASKS)
     return Circumstances(
         utterances=len(s.samples),
         speakers=len({str(x.meta["speaker"]) for x in s.samples}),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from analyze.page.html import RunView
+from omni.evaluation.choice_figures import groups_of
 from omni.formats.files import atomic, write_whole
 from omni.runs import Run
 from omni.tracking import start_wandb
@@ -99,6 +100,10 @@ def log_wandb(views: Sequence[RunView], runs: Sequence[Run], asked: str) -> None
                 logged[f"report/{figure.key}"] = wandb.Image(str(path), caption=figure.title)
             page.log(logged)
             figures = {f"report/{n.key}": n.trained.value for n in view.numbers}
+            for table in view.tables:
+                for need, group in groups_of(table.figures).items():
+                    figures[f"report/{table.name}/{need}/accuracy"] = group["accuracy"]
+                    figures[f"report/{table.name}/{need}/strict"] = group["strict"]
             page.summarize({"report/verdict": view.verdict.headline, **figures})
             page.finish()
 

@@ -10,6 +10,7 @@ from training_kit import WORDS
 from omni.bridge.projector import Projector, Soft, build_projector
 from omni.bridge.turns import Turn
 from omni.evaluation import choices
+from omni.evaluation.choice_figures import Scores
 from omni.formats.shards import Sample
 from omni.formats.tasks import LETTERS, Task
 from omni.nanochat.model import NanoChat
@@ -39,6 +40,19 @@ def small_projector(lm: NanoChat) -> Projector:
     return build_projector(
         d_in=16, n_embd=lm.config.n_embd, n_ve=lm.n_ve, kv_dim=lm.kv_dim, hidden=32
     ).eval()
+
+
+def watch_scores(monkeypatch: pytest.MonkeyPatch) -> list[Scores]:
+    """Every call's scores, as they come to be counted."""
+    seen: list[Scores] = []
+    count = choices.choice_figures
+
+    def watched(tasks: Sequence[Task], scores: Scores, put: object) -> object:
+        seen.append(scores)
+        return count(tasks, scores, put)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(choices, "choice_figures", watched)
+    return seen
 
 
 def hear_perfectly(monkeypatch: pytest.MonkeyPatch, samples: Sequence[Sample]) -> None:

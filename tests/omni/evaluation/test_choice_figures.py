@@ -24,7 +24,7 @@ from omni.evaluation.choice_figures import (
     right_texts,
 )
 from omni.evaluation.intervals import mcnemar, wilson
-from omni.formats.tasks import LETTERS, question
+from omni.formats.tasks import LETTERS, Task, question
 
 SAMPLES = speech(24)
 TASKS = questions(SAMPLES)
@@ -148,6 +148,26 @@ def test_who_is_heard_instead_has_another_answer(n: int, seed: int) -> None:
             own = known[task.id].features.shape[0]
             apart = {key: abs(known[key].features.shape[0] - own) for key in fit}
             assert apart[other] == min(apart.values())
+
+
+@given(st.integers(2, 30), st.integers(0, 1000))
+def test_of_what_no_transcript_tells_another_answer_is_one_that_was_given(
+    n: int, seed: int
+) -> None:
+    """A voice: never the same utterance, nor one of the same pace, even where it is asked about twice."""
+    rng = np.random.default_rng(seed)
+    samples = speech(n, seed)
+    paces = ["slow", "fast", "normal", "even"]
+    own = {s.meta["id"]: paces[int(rng.integers(3))] for s in samples}
+    tasks = [
+        Task(key, "x", "voice/pace", prompt, pace, tuple(paces), "voice", "template", "CC0-1.0")
+        for key, pace in own.items()
+        for prompt in ("How fast?", "At what pace?")
+    ]
+    for task, other in zip(tasks, partners(tasks, tasks, by_id(samples)), strict=True):
+        assert bool(other) == (len({*own.values()}) > 1)
+        if other:
+            assert own[other] != own[task.id]
 
 
 def test_noise_has_the_data_s_own_spread_and_is_drawn_by_id() -> None:

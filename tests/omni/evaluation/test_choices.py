@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from choices_kit import always_says, by_id, hear_perfectly, questions, small_projector
+from choices_kit import always_says, by_id, hear_perfectly, questions, small_projector, watch_scores
 from share_kit import shared
 from training_kit import chat_tokenizer, speech, tiny_lm
 
@@ -166,33 +166,33 @@ def test_a_habit_wins_nothing(
     assert bool(got["alerts"]) == (keys is not None)
 
 
-def test_a_base_model_has_the_options_texts_alone() -> None:
-    """Its tokenizer needs no letters: nothing trained them."""
-    lm = tiny_lm(sequence_len=256)
+def test_a_base_model_has_the_options_texts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tokenizer needs no letters: nothing trained them. Scored by hand, question by question."""
+    lm, seen = tiny_lm(sequence_len=256), watch_scores(monkeypatch)
     base = choose_template({"kind": "base"})
     got = score_choices(lm, TOK, small_projector(lm), TASKS, by_id(SAMPLES), base, texts=False)
     assert got["all"]["scored"] == "text"
     assert got["all"]["accuracy"] == got["all"]["strict"] == got["all"]["text"]
     assert "letters" not in got["all"]
     assert "said" not in got["questions"][0]
-    task = next(task for task in TASKS if task.id == got["questions"][0]["id"])
-    frames = torch.from_numpy(by_id(SAMPLES)[task.id].features)[None].float()
-    soft = small_projector(lm)(frames, torch.tensor([frames.shape[1]]))
-    bos, likely = TOK.special("bos"), []
-    for (
-        option
-    ) in task.options:  # [bos] audio, a blank and the question, a blank and the answer, [bos]
-        target = [*TOK.encode(f" {option}"), bos]
-        rest = [*TOK.encode(f" {task.prompt}"), *target]
-        (head, v_head), (tail, v_tail) = (
-            lm.embed(torch.tensor([[bos]])),
-            lm.embed(torch.tensor([rest])),
-        )
-        rows = torch.cat([head, soft.rows, tail], 1)
-        logits = lm.forward_embeds(rows, torch.cat([v_head, soft.ve_rows, v_tail], 1))[0]
-        own = logits[-len(target) - 1 : -1].log_softmax(-1)
-        likely.append(float(own[range(len(target)), target].sum().detach()))
-    assert got["questions"][0]["text_right"] == (likely.index(max(likely)) == task.key)
+    bos = TOK.special("bos")
+    for told, found in zip(got["questions"], seen[0].texts["right"], strict=True):
+        task = next(task for task in TASKS if task.id == told["id"])
+        frames = torch.from_numpy(by_id(SAMPLES)[task.id].features)[None].float()
+        soft = small_projector(lm)(frames, torch.tensor([frames.shape[1]]))
+        likely = []
+        for (
+            option
+        ) in task.options:  # [bos] audio, a blank and the question, a blank and the answer, [bos]
+            target = [*TOK.encode(f" {option}"), bos]
+            rest = [*TOK.encode(f" {task.prompt}"), *target]
+            (head, v_head), (tail, v_tail) = (lm.embed(torch.tensor([x])) for x in ([bos], rest))
+            rows = torch.cat([head, soft.rows, tail], 1)
+            logits = lm.forward_embeds(rows, torch.cat([v_head, soft.ve_rows, v_tail], 1))[0]
+            own = logits[-len(target) - 1 : -1].log_softmax(-1)
+            likely.append(float(own[range(len(target)), target].sum().detach()))
+        assert found == pytest.approx(likely, abs=1e-3)
+        assert told["text_right"] == (likely.index(max(likely)) == task.key)
 
 
 def test_what_fits_in_no_row_is_wrong() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from adapters_kit import folded, loud_lora
-from choices_kit import by_id, questions, small_projector
+from choices_kit import by_id, questions, small_projector, watch_scores
 from training_kit import chat_tokenizer, speech, tiny_lm
 
 from analyze.measure.lens import look
@@ -54,6 +54,25 @@ def test_what_decodes_hears_to_its_last_token(lms: dict[str, NanoChat]) -> None:
     }
     assert said["worn"] == said["folded"]
     assert said["worn"] != said["bare"]
+
+
+def test_every_score_of_a_question_is_heard_but_what_is_read(
+    lms: dict[str, NanoChat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without audio too: an audio row it remains."""
+    seen = watch_scores(monkeypatch)
+    controls = ("blind", "shuffled", "noise", "transcript")
+    for lm in lms.values():
+        score_choices(
+            lm, TOK, small_projector(lm), questions(SAMPLES), by_id(SAMPLES), SFT, controls=controls
+        )
+    for kind in ("letters", "texts"):
+        bare, worn, inside = (getattr(scores, kind) for scores in seen)
+        assert list(worn) == ["right", "prior", *controls]
+        for name in worn:
+            same, other = (bare, inside) if name == "transcript" else (inside, bare)
+            assert worn[name] == pytest.approx(same[name], abs=2e-4, nan_ok=True), name
+            assert np.nanmax(np.abs(worn[name] - other[name])) > 1e-2, name
 
 
 def test_questions_are_heard_and_transcripts_are_read(lms: dict[str, NanoChat]) -> None:
