@@ -148,13 +148,11 @@ def _rows(groups: Mapping[str, GroupFigures]) -> list[list[str | float | int]]:
     rows: list[list[str | float | int]] = [["questions", *(g["n"] for g in groups.values())]]
     for key, words in SHARE_WORDS.items():
         cells = [_percent(group.get(key)) for group in groups.values()]
-        if key == "accuracy":
-            cells = [
-                f"{cell} ({_percent(g['interval'][0])} to {_percent(g['interval'][1])})"
-                for cell, g in zip(cells, groups.values(), strict=True)
-            ]
         if any(cells) and not (key == "unanswered" and set(cells) == {_percent(0.0)}):
             rows.append([words, *cells])
+        if key == "accuracy":
+            ends = [group["interval"] for group in groups.values()]
+            rows.append(["95 % interval", *(f"{_percent(a)} to {_percent(b)}" for a, b in ends)])
     for key, words in CONTROL_WORDS.items():
         cells = [_control(group, key) for group in groups.values()]
         if any(cells):
