@@ -15,12 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from omni.formats.manifest import Utterance
+from omni.formats.manifest import LABELS, Utterance
 
 # A file of which utterances are pieces is hashed once, not for each: the plan mixes all of them.
 _FILES_REMEMBERED = 1 << 16
-# What says where audio is or what is known of it; the audio itself is hashed instead.
-_NOT_CONTENT = {"audio", "n_samples", "sample_rate", "problem", "note"}
+# What says where audio is or what is known of it; the audio itself is hashed instead. How it is spoken
+# is joined to a shard's samples by their ids, and stands in no shard.
+_NOT_CONTENT = {"audio", "n_samples", "sample_rate", "problem", "note", *LABELS}
 
 
 class AudioFile(NamedTuple):
@@ -55,7 +56,8 @@ def forget_files() -> None:
 def inputs_hash(rows: Iterable[tuple[Utterance, str]]) -> str:
     """sha256 over the rows, in the plan's order, each with a name of its audio.
 
-    Every column counts that a sample's meta or its audio could depend on, those to come too.
+    Every column counts that a sample's meta or its audio could depend on, those to come too: who adds one
+    that a shard doesn't hold names it in _NOT_CONTENT, or all shards there are would be made anew.
     """
     digest = hashlib.sha256()
     names = [field.name for field in fields(Utterance) if field.name not in _NOT_CONTENT]
