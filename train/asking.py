@@ -175,7 +175,9 @@ def put(table: Table, shards: Sequence[Shard], known: Sequence[Sequence[Known]],
 
 def _notes(tasks: Tasks, taken: int, judges: Mapping[str, object], alone: bool) -> list[str]:
     texts = sum(not task.id for task in tasks.rows)
-    notes = [f"{len(judges)} utterances' rows choose the checkpoint and don't train"]
+    notes = [f"rows of {len(judges):,} utterances choose the checkpoint and don't train"]
+    if not judges:
+        notes = ["so few utterances: the checkpoint is chosen by a split that evaluates"]
     if lost := len(tasks.rows) - texts - taken:
         notes.append(
             f"{lost:,} rows of the table left out: too long for the LM, or of utterances that take no part"
