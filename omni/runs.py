@@ -326,11 +326,11 @@ def restore_state(
         OmniError: they belong to another projector, other adapters or another optimiser, or are not
             finite.
     """
-    modules = [(projector, state["projector"])]
+    modules = [("projector", projector, state["projector"])]
     if lora is not None:
-        modules.append((lora, state.get("lora", {})))
-    for module, tensors in modules:
-        _check_fit(module, tensors, where)
+        modules.append(("set of adapters", lora, state.get("lora", {})))
+    for what, module, tensors in modules:
+        _check_fit(module, tensors, where, what)
         check_finite(tensors, where)
     moments = state["optimizer"].get("state")
     for number, held in moments.items() if isinstance(moments, dict) else ():
@@ -338,7 +338,7 @@ def restore_state(
             named = {f"{k} of parameter {number}": v for k, v in held.items()}
             check_finite({k: v for k, v in named.items() if isinstance(v, Tensor)}, where)
     try:
-        for module, tensors in modules:
+        for _, module, tensors in modules:
             module.load_state_dict(tensors)
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
@@ -348,7 +348,9 @@ def restore_state(
         ) from error
 
 
-def _check_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def _check_fit(
+    module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str = "projector"
+) -> None:
     """Exactly the keys and shapes of `module`, in floating point."""
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     got = {key: tuple(value.shape) for key, value in tensors.items()}
@@ -356,10 +358,10 @@ def _check_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> 
         if expected.get(key) != got.get(key) or not tensors[key].is_floating_point():
             have = f"{got[key]} of {tensors[key].dtype}" if key in got else "missing"
             raise OmniError(
-                f"the weights do not fit the run's config: {key} is {have}, "
+                f"the {what} does not fit the run's config: {key} is {have}, "
                 f"expected {expected.get(key, 'not there')}",
                 where,
-                "copy the run again: config and weights are of two runs, or damaged",
+                f"copy the run again: config and {what} are of two runs, or damaged",
             )
 
 

@@ -206,7 +206,7 @@ class _Host(NamedTuple):
         ]
 
 
-def _host(trainee: Trainee, packed: Packed, at: slice, alone: slice) -> _Host:
+def _host(trainee: Trainee, packed: Packed, at: slice, alone: slice = slice(0)) -> _Host:
     n_frames, texts = packed.lengths[at].tolist(), packed.texts[at]
     draws = None if packed.draws is None else packed.draws.of(at)
     longest = max(n_frames, default=0)

@@ -89,7 +89,7 @@ def waiting(
     Args:
         batch, steps: utterances a step, and steps of the run.
     """
-    from train import loop
+    from train import loop, start
     from train.options import TrainOptions
 
     name, config = next(iter(configs.items()))
@@ -99,7 +99,7 @@ def waiting(
         root = Path(folder)
         _write_shards(root / "shards", 8 * batch, text_of(tok))
         loaded = mock.Mock(return_value=(lm, tok, meta))
-        stack.enter_context(mock.patch.object(loop, "load_checkpoint", loaded))
+        stack.enter_context(mock.patch.object(start, "load_checkpoint", loaded))
         options = TrainOptions(
             shards=(str(root / "shards"),), steps=steps, batch_size=batch, eval_limit=2,
             decode_limit=0, wandb="disabled", device=str(device),

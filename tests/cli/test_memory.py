@@ -11,7 +11,7 @@ from training_kit import save_lm, speech, tiny_lm, write_split
 
 from cli._common import run
 from omni.errors import OmniError, is_out_of_memory
-from train import loop
+from train import loop, start
 from train.options import TrainOptions
 
 HUGE = 1 << 60  # bytes; no machine has them
@@ -93,12 +93,12 @@ def test_a_projector_that_does_not_fit_names_what_makes_it_smaller(
         decode_limit=0, wandb="disabled", device="cpu", hidden=16,
     )  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "build_projector", lambda *_, **__: way())
+        patch.setattr(start, "build_projector", lambda *_, **__: way())
         with pytest.raises(OmniError, match=r"^out of memory .*projector.*: --hidden 8 halves it$"):
             loop.train(options, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "read_sides", lambda *_, **__: way())
+        patch.setattr(start, "read_sides", lambda *_, **__: way())
         with pytest.raises(OmniError, match=r"utterances to evaluate.*--eval-limit 128 halves it$"):
             loop.train(options, tmp_path / "run")
     with monkeypatch.context() as patch:

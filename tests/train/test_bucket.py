@@ -20,14 +20,14 @@ from train.step import Trainee, backward
 def shapes(monkeypatch: pytest.MonkeyPatch) -> set[tuple[int, int]]:
     """(frames of a batch, positions of its rows) that a step computes with."""
     seen: set[tuple[int, int]] = set()
-    build = step.build_batch
+    build = step.splice
 
-    def built(lm: Any, tok: Any, soft: Any, *args: Any) -> Any:
-        batch = build(lm, tok, soft, *args)
+    def built(lm: Any, soft: Any, *args: Any) -> Any:
+        batch = build(lm, soft, *args)
         seen.add((soft.rows.shape[1] * 4, batch.rows.shape[1]))
         return batch
 
-    monkeypatch.setattr(step, "build_batch", built)
+    monkeypatch.setattr(step, "splice", built)
     return seen
 
 

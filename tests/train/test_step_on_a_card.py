@@ -42,7 +42,7 @@ def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Trainee, Operations]
     cuts = [slice(i, min(i + n, 7)) for n in (2, 4) for i in range(0, 7, n)]
     parts = {(at.start, at.stop): train.step._host(host, packed, at) for at in cuts}
     monkeypatch.setattr("train.ctc.F.ctc_loss", stand_in)
-    monkeypatch.setattr(train.step, "_host", lambda _t, _p, at: parts[at.start, at.stop])
+    monkeypatch.setattr(train.step, "_host", lambda _t, _p, at, _alone: parts[at.start, at.stop])
     with fake_cuda() as operations:
         with torch.device("cuda"):
             lm = NanoChat(CONFIG, ERAS["E"]).freeze()
