@@ -7,6 +7,7 @@
 """
 
 import argparse
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -165,6 +166,7 @@ def kept_by_autograd(case: Case) -> int:
 def peak_on_a_cpu(step: Callable[[], object]) -> int:
     """Bytes that torch's CPU allocator holds at the worst moment of `step`, above what it held
     before; kernels' own temporaries are in it."""
+    gc.collect()  # what others have left would be given back in mid-step, and count against the peak
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
     ) as profile:
