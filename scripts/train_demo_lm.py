@@ -1,10 +1,15 @@
 """Train the demo LM: a small, real nanochat of era E that repeats what it is told and answers about it.
 
-    python scripts/train_demo_lm.py --out work/1 --phases find=300,point=400,choose=1400
-    python scripts/train_demo_lm.py --init work/1 --grow 2 --out work/2 --phases point=300 --seed 1
-    python scripts/train_demo_lm.py --init work/2 --out work/3 --phases word=500 --seed 2
-    python scripts/train_demo_lm.py --init work/3 --point 4 --out work/4 --seed 4 --lr 0.01 \\
+    python scripts/train_demo_lm.py --rows answers --out work/1 --phases find=300,point=400,choose=1400
+    python scripts/train_demo_lm.py --rows answers --init work/1 --grow 2 --out work/2 \\
+        --phases point=300 --seed 1
+    python scripts/train_demo_lm.py --rows answers --init work/2 --out work/3 --phases word=500 \\
+        --seed 2
+    python scripts/train_demo_lm.py --rows answers --init work/3 --point 4 --out work/4 --lr 0.01 \\
         --phases both=300,test=1000
+
+The last is where letters should come: so far open questions are answered and letters are not, and
+no step after `--point` has been run to its end.
 
 Its rows: scripts/demo_questions.py (sentences of the demo corpus's grammar but the held-out ones, its
 words and others in random order, asked about in several turns) and scripts/demo_rows.py. Other text: the
@@ -15,9 +20,9 @@ Killed, it goes on from the last saved step.
 
 The LM of `scripts/beyond_grammar.py`, which only repeats, hears little speech and hears it badly:
 
-    python scripts/train_demo_lm.py --rows repeat --out work/lm512 --vocab 512 --steps 2000
-    python scripts/train_demo_lm.py --rows repeat --init work/lm512 --out work/lm512-garbled \\
-        --garble 0.6 --steps 800 --lr 1e-3 --seed 1
+    python scripts/train_demo_lm.py --out work/lm512 --vocab 512 --steps 2000
+    python scripts/train_demo_lm.py --init work/lm512 --out work/lm512-garbled --garble 0.6 \\
+        --steps 800 --lr 1e-3 --seed 1
 """
 
 import argparse
@@ -296,7 +301,7 @@ def main() -> None:
     """Parse and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rows", choices=("answers", "repeat"), default="answers",
+    parser.add_argument("--rows", choices=("answers", "repeat"), default="repeat",
         help="what the LM is to do (default: %(default)s)")  # fmt: skip
     parser.add_argument("--steps", type=int, default=3600, help="of an LM that repeats")
     parser.add_argument("--phases", default=PLAN, help="of an LM that answers: steps of each phase of "
