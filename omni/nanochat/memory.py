@@ -104,8 +104,8 @@ class Memory:
     """Bytes of each part at the peak.
 
     weights: the LM, its rotary table, and the directions of CTC. trained: projector and adapters
-    with gradients, AdamW moments and the half copies that autocast computes with. beside: features,
-    soft rows and spliced rows that autograd does not hold. projector, layers, heads: what autograd
+    with gradients, AdamW moments and the half copies that autocast computes with. beside: soft
+    rows and spliced rows that autograd does not hold; the features are gone by then. projector, layers, heads: what autograd
     keeps, in the projector, the LM's layers, and of the two losses (logits, log-probabilities).
     passing: what comes and goes on top, at the worst moment, less what has gone by then.
     """
@@ -181,8 +181,7 @@ def training_memory(
     return Memory(
         weights=weights,
         trained=16 * (trained + adapters) + half,
-        beside=n_soft * (recipe.projector.stack * recipe.projector.d_in * FP32 + head * s)
-        + (n * width * s if s != e else 0),
+        beside=n_soft * head * s + (n * width * s if s != e else 0),
         projector=kept_by_projector(rows, recipe, head, config.n_embd),
         layers=layers,
         heads=ce + ctc,
