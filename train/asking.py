@@ -15,9 +15,8 @@ from zlib import crc32
 import numpy as np
 
 from omni.bridge.room import Room
-from omni.bridge.turns import Turn
+from omni.bridge.turns import Turn, letter_ids
 from omni.errors import OmniError
-from omni.evaluation.choices import letter_ids
 from omni.formats.run_files import Kind
 from omni.formats.tasks import LETTERS, Task, Tasks, question, read_tasks, table_path
 from omni.nanochat.tokenizer import Tokenizer

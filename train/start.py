@@ -16,10 +16,9 @@ import torch
 from omni import runs
 from omni.bridge.projector import Projector, build_projector
 from omni.bridge.room import make_room
-from omni.bridge.turns import Template, choose_template
+from omni.bridge.turns import Template, choose_template, letter_ids
 from omni.device import pick_dtype
 from omni.errors import OmniError, enough_memory, halved
-from omni.evaluation.choices import letter_ids
 from omni.evaluation.evaluate import keep_own
 from omni.evaluation.share import Share
 from omni.formats.run_files import (

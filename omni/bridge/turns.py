@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from omni.errors import OmniError
 from omni.formats.run_files import Kind, TemplateConfig
+from omni.formats.tasks import LETTERS
 from omni.nanochat.tokenizer import Tokenizer
 
 DEFAULT_PROMPT = " Repeat that."
@@ -98,6 +99,23 @@ def choose_template(
     kind: Kind = "base" if meta.get("kind", "sft") == "base" else "sft"
     default = DEFAULT_PROMPT if kind == "sft" else ""
     return Template(kind, default if prompt is None else prompt, audio_first)
+
+
+def letter_ids(tok: Tokenizer) -> list[int]:
+    """Ids of A, B, C, D.
+
+    Raises:
+        OmniError: one is more than a token: nothing would stand where its logit is read.
+    """
+    ids = [tok.encode(letter) for letter in LETTERS]
+    for letter, own in zip(LETTERS, ids, strict=True):
+        if len(own) != 1:
+            raise OmniError(
+                f"the letter {letter} is {len(own)} tokens to this LM",
+                "its tokenizer",
+                "questions with options need an LM whose tokenizer has A, B, C, D",
+            )
+    return [own[0] for own in ids]
 
 
 class Piece(NamedTuple):

@@ -18,7 +18,7 @@ import torch
 from omni.bridge.losses import per_row, token_losses
 from omni.bridge.projector import Projector, Soft, project
 from omni.bridge.prompt import Batch, as_soft, build_turns, row_limit
-from omni.bridge.turns import Template, Turn, lay_out
+from omni.bridge.turns import Template, Turn, lay_out, letter_ids
 from omni.errors import OmniError
 from omni.evaluation.cascade import spell
 from omni.evaluation.choice_controls import Spread, noise_like, partners, spread_of, without_content
@@ -35,7 +35,7 @@ from omni.evaluation.choice_figures import (
 from omni.evaluation.figures import ENGLISH
 from omni.evaluation.share import ALONE, Share
 from omni.formats.shards import Sample
-from omni.formats.tasks import LETTERS, Task, key_counts, lopsided, question
+from omni.formats.tasks import Task, key_counts, lopsided, question
 from omni.nanochat.model import NanoChat
 from omni.nanochat.tokenizer import Tokenizer
 
@@ -112,23 +112,6 @@ def score_choices(
     said = lopsided(key_counts(questions))  # of the whole table: what is left of it may be uneven
     figures["alerts"] = [said] if said else []
     return figures
-
-
-def letter_ids(tok: Tokenizer) -> list[int]:
-    """Ids of A, B, C, D.
-
-    Raises:
-        OmniError: one is more than a token: nothing would stand where its logit is read.
-    """
-    ids = [tok.encode(letter) for letter in LETTERS]
-    for letter, own in zip(LETTERS, ids, strict=True):
-        if len(own) != 1:
-            raise OmniError(
-                f"the letter {letter} is {len(own)} tokens to this LM",
-                "its tokenizer",
-                "questions with options need an LM whose tokenizer has A, B, C, D",
-            )
-    return [own[0] for own in ids]
 
 
 def letter_logits(lm: NanoChat, batch: Batch, letters: Sequence[int]) -> np.ndarray:

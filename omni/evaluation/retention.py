@@ -16,12 +16,12 @@ from typing_extensions import TypedDict
 from omni.bridge.losses import per_row, token_losses
 from omni.bridge.projector import Projector
 from omni.bridge.prompt import build_turns, row_limit
-from omni.bridge.turns import Template, Turn, lay_out
+from omni.bridge.turns import Template, Turn, lay_out, letter_ids
 from omni.encoder import WHISPER_FRAMES_PER_SECOND
 from omni.errors import OmniError
 from omni.evaluation import scoring
 from omni.evaluation.choice_figures import N, right_letters, right_texts
-from omni.evaluation.choices import letter_ids, letter_logits
+from omni.evaluation.choices import letter_logits
 from omni.evaluation.decode import decode
 from omni.evaluation.figures import ENGLISH
 from omni.formats.shards import Sample

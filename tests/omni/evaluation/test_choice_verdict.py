@@ -8,9 +8,9 @@ import pytest
 from choices_kit import always_says, by_id, hear_perfectly, questions, small_projector
 from training_kit import chat_tokenizer, speech, tiny_lm
 
-from omni.bridge.turns import choose_template
+from omni.bridge.turns import choose_template, letter_ids
 from omni.evaluation.choice_figures import ChoiceFigures, GroupFigures, Scores, choice_figures
-from omni.evaluation.choices import letter_ids, score_choices
+from omni.evaluation.choices import score_choices
 from omni.evaluation.verdict import choice_verdict, shows_hearing
 
 TOK = chat_tokenizer()

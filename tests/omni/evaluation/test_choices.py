@@ -14,10 +14,10 @@ from share_kit import shared
 from training_kit import chat_tokenizer, speech, tiny_lm
 
 from omni.bridge.projector import Projector
-from omni.bridge.turns import choose_template
+from omni.bridge.turns import choose_template, letter_ids
 from omni.errors import OmniError
 from omni.evaluation.choice_controls import noise_like, spread_of, without_content
-from omni.evaluation.choices import letter_ids, score_choices
+from omni.evaluation.choices import score_choices
 from omni.formats.shards import Sample
 from omni.formats.tasks import LETTERS, Task, question
 from omni.nanochat.model import NanoChat

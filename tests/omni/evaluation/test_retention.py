@@ -12,10 +12,10 @@ from adapters_kit import folded, loud_lora
 from choices_kit import by_id, questions, small_projector
 from training_kit import chat_tokenizer, speech, tiny_lm
 
-from omni.bridge.turns import choose_template
+from omni.bridge.turns import choose_template, letter_ids
 from omni.errors import OmniError
 from omni.evaluation import scoring
-from omni.evaluation.choices import letter_ids, score_choices
+from omni.evaluation.choices import score_choices
 from omni.evaluation.curve import scale_curve
 from omni.evaluation.decode import decode
 from omni.evaluation.obedience import obedience
