@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -21,7 +21,9 @@ from omni.formats.run_files import Kind
 from omni.formats.tasks import LETTERS, Task, Tasks, question, read_tasks, table_path
 from omni.nanochat.tokenizer import Tokenizer
 from train.passes import Shard
-from train.roll import Known
+
+if TYPE_CHECKING:  # the stream needs no globs of folders
+    from train.roll import Known
 
 MOST_JUDGES = 64  # utterances whose rows choose the checkpoint and don't train
 Group = tuple[Task, ...]  # the task rows of one row of the LM
@@ -134,7 +136,9 @@ class Put(NamedTuple):
         return {u: [asked.turns(u, 0, i) for i in range(len(g))] for u, g in self.judges.items()}
 
 
-def put(table: Table, shards: Sequence[Shard], known: Sequence[Sequence[Known]], room: Room) -> Put:
+def put(
+    table: Table, shards: Sequence[Shard], known: Sequence[Sequence["Known"]], room: Room
+) -> Put:
     """Ask the utterances of the training shards what the table asks.
 
     Args:
