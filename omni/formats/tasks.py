@@ -193,6 +193,10 @@ def read_tasks(path: Path) -> Tasks:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not path.exists():
+        raise OmniError(
+            "the table of tasks can't be read: no such file", str(path), "omni-mix makes one"
+        )
     try:
         table = pq.read_table(path)
         text = (table.schema.metadata or {}).get(b"nanochat-omni-tasks")
