@@ -56,7 +56,7 @@ def decode_ahead(
     most, most_seconds = at_least + 4 * workers, SECONDS_AHEAD * workers
     waiting: deque[tuple[Future[Decoded], float]] = deque()
     for utterance, path in rows:
-        seconds = expected_seconds(utterance, path)
+        seconds = _at_most(utterance, path)
         while waiting and (len(waiting) > most or _held(waiting) + seconds > most_seconds):
             yield waiting.popleft()[0].result()
         waiting.append((pool.submit(decode, utterance, path), seconds))
@@ -83,6 +83,13 @@ def decode(utterance: Utterance, path: Path) -> Decoded:
             _raise_if_everybodys(error)
             problem, reason = Problem.UNREADABLE, _in_words(error)
     return Decoded(utterance, wave, digest, file, problem, reason, time.perf_counter() - start)
+
+
+def _at_most(utterance: Utterance, path: Path) -> float:
+    """Seconds to reserve. A promise is believed here even where the file is too small for speech:
+    an hour of silence is 180 kB of FLAC, and a broken header only makes its file wait alone."""
+    promised = utterance.seconds if utterance.is_complete else 0.0
+    return max(promised, expected_seconds(utterance, path))
 
 
 def _held(waiting: Iterable[tuple[Future[Decoded], float]]) -> float:

@@ -42,9 +42,11 @@ class Held:
         wave = np.broadcast_to(np.float32(0), (int(seconds * 16_000),))  # no memory
         return Decoded(utterance, wave, "", NO_FILE, Problem.NONE, "", 0.0)
 
-    def all(self, workers: int, promised: list[float]) -> Iterator[str]:
+    def all(
+        self, workers: int, promised: list[float], file: Path = Path("/none")
+    ) -> Iterator[str]:
         rows = [
-            (Utterance(str(i), n_samples=int(s * 16_000), sample_rate=16_000), Path("/none"))
+            (Utterance(str(i), n_samples=int(s * 16_000), sample_rate=16_000), file)
             for i, s in enumerate(promised)
         ]
         with ThreadPoolExecutor(workers) as pool:
@@ -88,6 +90,38 @@ def test_short_ones_are_there_in_number(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(ahead, "decode", held.decode)
     assert len(list(held.all(2, [1.0] * 100))) == 100
     assert FEW < held.most <= FEW + 4 * 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size"),
+    [
+        (3600.0, 180_000),  # an hour of silence in FLAC
+        (7200.0, 400_000),
+        (900.0, 15_000),
+        (3600.0, 12_000_000),  # a podcast at 27 kbit/s
+    ],
+)
+def test_silence_packs_small_and_is_bounded_by_its_length(
+    tmp_path: Path, seconds: float, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.flac").write_bytes(bytes(size))
+    held = Held([seconds] * 12)
+    monkeypatch.setattr(ahead, "decode", held.decode)
+    assert len(list(held.all(2, held.lengths, tmp_path / "a.flac"))) == 12
+    assert held.most <= max(SECONDS_AHEAD * 2, seconds) + seconds
+
+
+def test_where_headers_promise_little_what_is_decoded_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = Held([1200.0] * 40)
+    monkeypatch.setattr(ahead, "decode", held.decode)
+    promised = [1.0] * 40
+    taken = held.all(1, promised)
+    first = [next(taken) for _ in range(16)]  # eight are sent off before any is there
+    held.most = held.now
+    assert [*first, *taken] == [str(i) for i in range(40)]
+    assert held.most <= SECONDS_AHEAD + 2 * 1200
 
 
 # ---- lengths that no header tells ------------------------------------------------------------
