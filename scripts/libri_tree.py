@@ -87,6 +87,22 @@ def hear(clip: Clip) -> Wave:
     return sounds.behind(speak(clip.voice, clip.spoken), clip.sound, clip.snr)
 
 
+def write_transcripts(clips: Iterable[Clip], root: Path) -> None:
+    """Write what is to be said, before or after it is spoken: a plan that is begun stands there."""
+    transcripts: dict[Path, list[str]] = {}
+    for clip in clips:
+        transcript = (root / clip.path).with_name(f"{clip.speaker}-{clip.chapter}.trans.txt")
+        lines = transcripts.setdefault(transcript, [])
+        if clip.text:
+            lines.append(f"{clip.id} {clip.text.upper()}\n")
+    for transcript, rows in transcripts.items():
+        if rows:
+            transcript.parent.mkdir(parents=True, exist_ok=True)
+            transcript.write_text("".join(rows), encoding="utf-8")
+        else:
+            transcript.unlink(missing_ok=True)
+
+
 def write_tables(clips: Iterable[Clip], root: Path) -> float:
     """Write the transcripts, SPEAKERS.TXT and, where anything is labelled, LABELS.TSV of clips whose
     files exist.
@@ -98,20 +114,13 @@ def write_tables(clips: Iterable[Clip], root: Path) -> float:
         Hours of audio.
     """
     clips = list(clips)
-    transcripts: dict[Path, list[str]] = {}
+    write_transcripts(clips, root)
     speakers: dict[int, Clip] = {}
     minutes: dict[int, float] = {}
     for clip in clips:
         path = root / clip.path
-        transcript = path.with_name(f"{clip.speaker}-{clip.chapter}.trans.txt")
-        lines = transcripts.setdefault(transcript, [])
-        if clip.text:
-            lines.append(f"{clip.id} {clip.text.upper()}\n")
         speakers.setdefault(clip.speaker, clip)
         minutes[clip.speaker] = minutes.get(clip.speaker, 0.0) + sf.info(path).duration / 60
-    for transcript, rows in transcripts.items():
-        if rows:
-            transcript.write_text("".join(rows), encoding="utf-8")
 
     table = ["; Every speaker is a speech synthesiser: engine and voice stand for a name.\n"]
     table.append(";ID  |SEX| SUBSET             |MINUTES| NAME\n")
@@ -137,7 +146,10 @@ def _write_labels(clips: Collection[Clip], path: Path) -> None:
 
 
 def remove_unlisted(clips: Collection[Clip], root: Path, splits: Iterable[str]) -> int:
-    """Take away clips and transcripts of another plan, so that a split holds what its list says.
+    """Take away clips and transcripts of another plan, so that a split holds what its list says, and
+    each clip its own text: where another plan says something else, the clip is made anew.
+
+    To be called before clips are made: a clip whose transcript is not there yet is kept.
 
     Args:
         clips: all that there is to be.
@@ -150,6 +162,8 @@ def remove_unlisted(clips: Collection[Clip], root: Path, splits: Iterable[str]) 
     texts = {
         path.with_name(f"{path.parent.parent.name}-{path.parent.name}.trans.txt") for path in audio
     }
+    listed = _listed(texts)
+    audio -= {root / c.path for c in clips if listed.get(c.id, c.text.upper()) != c.text.upper()}
     removed = 0
     for split in splits:
         # The deepest first: a folder is empty once what it held is gone.
@@ -163,3 +177,14 @@ def remove_unlisted(clips: Collection[Clip], root: Path, splits: Iterable[str]) 
             elif path.name.endswith(".trans.txt") and path not in texts:
                 path.unlink()
     return removed
+
+
+def _listed(transcripts: Iterable[Path]) -> dict[str, str]:
+    """Upper-case text by id, of those transcripts that are there."""
+    lines = (
+        line.partition(" ")
+        for path in transcripts
+        if path.is_file()
+        for line in path.read_text(encoding="utf-8").splitlines()
+    )
+    return {key: text for key, _, text in lines}

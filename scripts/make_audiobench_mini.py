@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from libri_tree import Clip, remove_unlisted, write_audio, write_tables
+from libri_tree import Clip, remove_unlisted, write_audio, write_tables, write_transcripts
 from make_demo_corpus import is_for_mini, sentences
 from sounds import APPLAUSE, PHONE, Sound
 from synthesis import Voice
@@ -107,13 +107,14 @@ def main() -> int:
     asked = plan()
     clips = [one.clip for one in asked]
     root = args.out / "LibriSpeech"
+    remove_unlisted(clips, root, [SPLIT])
+    write_transcripts(clips, root)
     missing = [clip for clip in clips if args.again or not (root / clip.path).is_file()]
     for done, clip in enumerate(missing, start=1):
         write_audio(clip, root)
         if done % 20 == 0 or done == len(missing):
             print(f"{done}/{len(missing)} clips", flush=True)
     hours = write_tables(clips, root)
-    remove_unlisted(clips, root, [SPLIT])
     print(f"{len(clips)} clips, {60 * hours:.1f} minutes in {root}")
 
     from mini_questions import write_questions  # the stages that it needs load slowly

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from libri_tree import Clip, remove_unlisted, write_audio, write_tables
+from libri_tree import Clip, remove_unlisted, write_audio, write_tables, write_transcripts
 from synthesis import Voice
 
 ROOT = Path(__file__).resolve().parent.parent / "manifests" / "demo" / "LibriSpeech"
@@ -107,13 +107,14 @@ def make(clips: Sequence[Clip], root: Path, again: bool = True) -> None:
     Args:
         again: speak those that are there too; a killed run goes on without.
     """
+    remove_unlisted(clips, root, {clip.split for clip in clips})
+    write_transcripts(clips, root)
     missing = [clip for clip in clips if again or not (root / clip.path).is_file()]
     for done, clip in enumerate(missing, start=1):
         write_audio(clip, root)
         if done % 50 == 0 or done == len(missing):
             print(f"{done}/{len(missing)} clips", flush=True)
     write_tables(clips, root)
-    remove_unlisted(clips, root, {clip.split for clip in clips})
 
 
 def main() -> int:

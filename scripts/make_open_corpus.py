@@ -10,8 +10,8 @@ spoken by twelve voices of flite and espeak-ng, laid out as LibriSpeech in three
     test-open-voice   other sentences again, flite's awb: a voice never trained on
 
 A killed run goes on where it was; more hours keep the clips of fewer, fewer hours remove the others'
-clips: the folder holds what its transcripts list. Must not know how a corpus is
-read or encoded.
+clips, and a clip that another --dev or --test gives another sentence is spoken anew: the folder holds
+what its transcripts list. Must not know how a corpus is read or encoded.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from libri_tree import Clip, remove_unlisted, write_audio, write_tables
+from libri_tree import Clip, remove_unlisted, write_audio, write_tables, write_transcripts
 from public_text import bible_verses, normalise, novel_paragraphs, sentences
 from synthesis import Voice
 
@@ -73,6 +73,9 @@ def main() -> int:
 
     root = args.out / "LibriSpeech"
     clips = plan(usable_sentences(), args.hours, args.dev, args.test)
+    if removed := remove_unlisted(clips, root, SPLITS):
+        print(f"{removed:,} clips of another plan removed")
+    write_transcripts(clips, root)
     missing = [clip for clip in clips if not (root / clip.path).exists()]
     print(f"{len(clips):,} clips, {len(clips) - len(missing):,} of them already there")
     began = time.monotonic()
@@ -81,8 +84,6 @@ def main() -> int:
         for _ in tqdm(made, total=len(missing), unit="clip", disable=not missing):
             pass
     hours = write_tables(clips, root)
-    if removed := remove_unlisted(clips, root, SPLITS):
-        print(f"{removed:,} clips of another plan removed")
     counts = Counter(clip.split for clip in clips)
     split_counts = ", ".join(f"{split} {n:,}" for split, n in counts.items())
     print(f"{hours:.2f} h in {root} ({split_counts}); {time.monotonic() - began:.0f} s")

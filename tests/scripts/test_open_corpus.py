@@ -2,14 +2,18 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from shutil import which
+from types import SimpleNamespace
 
 import pytest
 from places import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
+import libri_tree
+import make_demo_corpus as demo
 import make_open_corpus as corpus
 from libri_tree import remove_unlisted, write_audio, write_tables
 from public_text import NOVELS
@@ -90,6 +94,115 @@ def test_a_folder_made_again_holds_what_its_list_says(
     assert {p.stem for p in tmp_path.rglob("*.opus")} == listed == {one.id for one in clips}
     assert (tmp_path / "train-open" / "notes.md").is_file()
     assert all(any(p.iterdir()) for p in tmp_path.rglob("*") if p.is_dir())
+
+
+def words_of(root: Path) -> dict[str, str]:
+    """What each clip says, by id: the stand-ins for audio below hold it as text."""
+    return {p.stem: p.read_text() for p in root.rglob("*.opus")}
+
+
+def listed_in(root: Path) -> dict[str, str]:
+    lines = [line for p in root.rglob("*.trans.txt") for line in p.read_text().splitlines()]
+    return {key: text for key, _, text in (line.partition(" ") for line in lines)}
+
+
+class HereAndNow:
+    """A process pool that has no processes."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+    def __enter__(self) -> "HereAndNow":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+    def map(self, function, items, chunksize: int):
+        return map(function, items)
+
+
+@pytest.fixture
+def written_not_spoken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Clips are files that hold their text; the ids of those made, in order."""
+    made: list[str] = []
+
+    def write(clip: corpus.Clip, root: Path) -> None:
+        (root / clip.path).parent.mkdir(parents=True, exist_ok=True)
+        (root / clip.path).write_text(clip.text.upper())
+        made.append(clip.id)
+
+    monkeypatch.setattr(libri_tree.sf, "info", lambda path: SimpleNamespace(duration=1.0))
+    monkeypatch.setattr(corpus, "usable_sentences", lambda: LINES)
+    monkeypatch.setattr(corpus, "ProcessPoolExecutor", HereAndNow)
+    for script in (corpus, demo):
+        monkeypatch.setattr(script, "write_audio", write)
+    return made
+
+
+def make(root: Path, hours: float, dev: int, test: int, monkeypatch: pytest.MonkeyPatch) -> Path:
+    options = {"--out": root, "--hours": hours, "--dev": dev, "--test": test}
+    words = [str(word) for option in options.items() for word in option]
+    monkeypatch.setattr(sys, "argv", ["make_open_corpus.py", *words])
+    assert corpus.main() == 0
+    return root / "LibriSpeech"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "anew"),
+    [
+        ((0.2, 6, 5), (0.05, 6, 5), False),  # fewer hours
+        ((0.05, 6, 5), (0.2, 6, 5), True),
+        ((0.1, 6, 5), (0.1, 6, 5), False),
+        ((0.1, 9, 9), (0.1, 2, 3), True),  # the same files, other sentences in them
+        ((0.1, 2, 3), (0.1, 9, 9), True),
+        ((0.1, 4, 4), (0.0, 0, 1), True),
+        ((0.1, 4, 4), (0.0, 4, 0), False),
+    ],
+)
+def test_the_script_leaves_clips_that_say_what_their_transcripts_say(
+    tmp_path: Path,
+    before: tuple[float, int, int],
+    after: tuple[float, int, int],
+    anew: bool,
+    written_not_spoken: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make(tmp_path, *before, monkeypatch)
+    written_not_spoken.clear()
+    root = make(tmp_path, *after, monkeypatch)
+    planned = {c.id: c.text.upper() for c in corpus.plan(LINES, *after)}
+    assert words_of(root) == listed_in(root) == planned
+    assert bool(written_not_spoken) is anew
+
+
+def test_a_killed_run_of_another_plan_leaves_no_wrong_text(
+    tmp_path: Path, written_not_spoken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = corpus.write_audio
+
+    def killed(clip: corpus.Clip, root: Path) -> None:
+        if len(written_not_spoken) == 20:
+            raise KeyboardInterrupt
+        write(clip, root)
+
+    monkeypatch.setattr(corpus, "write_audio", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, 0.1, 9, 9, monkeypatch)
+    monkeypatch.setattr(corpus, "write_audio", write)
+    root = make(tmp_path, 0.1, 2, 3, monkeypatch)
+    planned = {c.id: c.text.upper() for c in corpus.plan(LINES, 0.1, 2, 3)}
+    assert words_of(root) == listed_in(root) == planned
+
+
+@pytest.mark.parametrize("kept", [1, 2, 250, 499])
+def test_the_demo_made_again_holds_what_its_list_says(
+    tmp_path: Path, kept: int, written_not_spoken: list[str]
+) -> None:
+    whole = demo.plan()
+    demo.make(whole, tmp_path)
+    fewer = [replace(clip, text=f"{clip.text} anew") for clip in whole[:1]] + whole[1:kept]
+    others = [clip for clip in whole if clip.split not in {c.split for c in fewer}]
+    written_not_spoken.clear()
+    demo.make(fewer, tmp_path, again=False)
+    assert words_of(tmp_path) == {c.id: c.text.upper() for c in [*fewer, *others]}
+    assert written_not_spoken == [whole[0].id]
 
 
 def _splits(clips: list[corpus.Clip]) -> set[str]:
