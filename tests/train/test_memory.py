@@ -7,9 +7,13 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from places import ROOT
+
+from train import loop
+from train.options import TrainOptions
 
 MET_AGAIN = """
 import torch
@@ -45,3 +49,14 @@ def test_shapes_that_have_passed_are_let_go() -> None:
 
 def test_what_the_user_has_set_stays() -> None:
     assert created("1024")[-1] == "hit"
+
+
+def test_a_training_says_so_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "keep_primitives_few", said)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(TrainOptions(shards=(str(tmp_path),), device="cpu"), tmp_path / "run")

@@ -1,5 +1,6 @@
 """One decoding path, and where it stops: neither a byte-level vocabulary nor Chinese is cut off."""
 
+import ast
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nanochat_kit import small_encoding
+from places import ROOT
 
 from omni.encoder import Bound, most_said
 from omni.evaluation.decode import _more
@@ -101,3 +103,16 @@ def test_more_ends_where_the_rotary_table_does() -> None:
         lm, rows, None, torch.tensor([size - 6]), set(), 2, more=lambda row, ids: True
     )
     assert len(ids) == 6
+
+
+def test_audio_is_decoded_in_one_place() -> None:
+    """A second loop over `generate` would have a cap and an end of its own; tasks write from text."""
+    callers = set()
+    for room in ("omni", "train", "analyze", "cli"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and any(
+                    n.name == "generate" for n in node.names
+                ):
+                    callers.add(path.relative_to(ROOT).as_posix())
+    assert callers == {"omni/evaluation/decode.py"}
