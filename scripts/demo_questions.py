@@ -13,7 +13,6 @@ from typing import NamedTuple
 from demo_rows import PublicWords, Row, Turn, garbled, lay_out, stretched
 from make_demo_corpus import GRAMMAR
 
-from omni.bridge.prompt import IGNORED
 from omni.formats.tasks import LETTERS
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
 from tasks.content import _PHRASE
@@ -28,12 +27,8 @@ HELD_OUT = ("demo-heldout*", "audiobench-mini")  # folders whose sentences nobod
 PARTS = ("number", "colour", "place")
 LETTERED = ("heard-which", "after", "before", "first", "last", "sentence", *PARTS)
 OPEN = ("heard", "after", "before", "first", "last", "count", *PARTS)
-POINTED = ("first", *PARTS)  # which are the first to be answered
 # A letter for an option that is named: what a letter means, before it has to be found out.
 LOOK_UP = ('Which letter is "{word}"?', 'Which one is "{word}"?', '"{word}" is which?', '"{word}"?')
-LIST = ("Which letters?", "Say these again.", "List them.")
-IN_WORDS = "In words."
-IN_WORDS = "In words."
 BUDGET = 2048  # positions of a batch
 _POOL = 384  # rows sorted by length together, so that little is padding
 _ROOM = 150  # positions of a row of several turns
@@ -61,39 +56,27 @@ def grammar_sentences(n: int, seed: int, without: set[str]) -> list[str]:
     return list(found)
 
 
-def letters_in(prompt: str) -> dict[str, str]:
-    """The letter of each option of a prompt."""
-    return {line[2:-2]: line[-1] for line in prompt.splitlines()[1:]}
-
-
 class Shares(NamedTuple):
     """What rows are made of. The rest: nothing was said, or one of three words or none.
 
-    repeat, opened, lettered: rows that repeat, ask openly, ask with four options. listed: lists of
-    options, said again in other orders; pointed: a list, and the letters of several of its words;
-    shared: a list, and several questions that its words answer: these three teach letters with few ids to
-    an answer. single: of the rows that ask, those of a single turn, as a test has them. worded: of the
-    lists of options, those answered by the option itself, as it is asked for; all of them where it is 1.
+    repeat, opened, lettered: rows that repeat, ask openly, ask with four options. pointed: a list of
+    options, and the letters of several of its words; shared: a list, and several questions that its words
+    answer: these two teach letters with few ids to an answer. single: of the rows that ask, those
+    of a single turn, as a test has them.
     """
 
     repeat: float
     opened: float
-    listed: float
     pointed: float
     shared: float
     lettered: float
     single: float
-    worded: float = 0.0
 
 
-# A curriculum: what is copied, then found, then pointed to by its letter.
+# First answers, then answers beside what an LM that hears is mostly asked for.
 PHASES = {
-    "find": Shares(0.25, 0.44, 0.18, 0.10, 0.0, 0.02, 0.1),
-    "word": Shares(0.08, 0.15, 0.08, 0.12, 0.12, 0.44, 0.15, 1.0),
-    "both": Shares(0.08, 0.12, 0.03, 0.08, 0.14, 0.53, 0.3, 0.5),
-    "point": Shares(0.08, 0.15, 0.05, 0.12, 0.20, 0.38, 0.15, 0.3),
-    "choose": Shares(0.12, 0.18, 0.02, 0.06, 0.20, 0.40, 0.3, 0.2),
-    "test": Shares(0.15, 0.18, 0.01, 0.03, 0.08, 0.53, 0.5, 0.05),
+    "answer": Shares(0.15, 0.22, 0.05, 0.10, 0.43, 0.2),
+    "hear": Shares(0.40, 0.14, 0.03, 0.05, 0.34, 0.4),
 }
 
 
@@ -126,8 +109,6 @@ class AnswerRows:
         self.slots = {word: slot for slot in GRAMMAR for word in slot}
         self.forms = repeat_kinds("train")
         self._batches: list[list[Row]] = []
-        self._worded = 0.0
-        self._worded = 0.0
 
     def batch(self, shares: Shares) -> list[Row]:
         """Rows of about `BUDGET` positions."""
@@ -145,18 +126,15 @@ class AnswerRows:
 
     def row(self, shares: Shares) -> Row:
         """One row."""
-        self._worded = shares.worded
-        self._worded = shares.worded
         made: list[Callable[[], Row]] = [
             self._repeating,
             lambda: self._asking(shares, 0.0),
-            self._listing,
             self._pointing,
             self._sharing,
             lambda: self._asking(shares, 1.0 if self.rng.random() < 0.6 else 0.6),
             self._nothing,
         ]
-        weights = shares[:6]
+        weights = shares[:5]
         return self.rng.choices(made, [*weights, 1.0 - sum(weights)])[0]()
 
     def heard(self, text: str) -> list[int]:
@@ -194,19 +172,6 @@ class AnswerRows:
         prompt = self.rng.choice(CONTENT[kind].train).replace("{word}", asked)
         return self._lettered(prompt, answer, wrong) if lettered else Turn(prompt, answer)
 
-    def single(self, n: int, kinds: Sequence[str]) -> tuple[list[Row], list[dict[str, str]]]:
-        """`n` rows of one lettered question each, and the options of each with their letters."""
-        rows: list[Row] = []
-        options: list[dict[str, str]] = []
-        self._worded = 0.0
-        while len(rows) < n:
-            words = self.words()
-            turn = self.question(self.rng.choice(kinds), words, True)
-            if turn is not None:
-                rows.append(lay_out(self.tok, self.tok.encode(" ".join(words)), [turn]))
-                options.append(letters_in(turn.prompt))
-        return rows, options
-
     # -- rows ----------------------------------------------------------------------------------
 
     def _repeating(self) -> Row:
@@ -241,19 +206,6 @@ class AnswerRows:
     def _any_question(self, words: Sequence[str], lettered: bool) -> Turn | None:
         return self.question(self.rng.choice(LETTERED if lettered else OPEN), words, lettered)
 
-    def _listing(self) -> Row:
-        """Lists of options, said again in other orders; the letters alone are learned."""
-        turns = []
-        for _ in range(3):
-            options = self.rng.sample(WORDS + self.others, 4)
-            asked, _ = self._with_options(self.rng.choice(LIST), options)
-            lines = asked.splitlines()[1:]
-            # Some never, some twice: the letters that are left tell nothing.
-            turns.append(Turn(asked, "\n".join(self.rng.choices(lines, k=6))))
-        row = lay_out(self.tok, [], turns)
-        letters = {self.tok.encode(letter)[0] for letter in LETTERS}
-        return Row(row.ids, [t if t in letters else IGNORED for t in row.targets])
-
     def _pointing(self) -> Row:
         """A list of options, and which letter each of them has, or which of them a letter has."""
         words = self.words() if self.rng.random() < 0.5 else []
@@ -284,16 +236,11 @@ class AnswerRows:
         self, words: Sequence[str], options: Sequence[str], asked: Sequence[tuple[str, str, str]]
     ) -> Row:
         """Several questions (wording, what it is about, answer) to one list of options."""
-        worded = self.rng.random() < self._worded
         first, letters = self._with_options(asked[0][0].replace("{word}", asked[0][1]), options)
         turns = []
         for i, (wording, about, answer) in enumerate(asked):
             prompt = wording.replace("{word}", about) if i else first
-            if worded:
-                prompt = prompt if self._worded >= 0.5 else f"{prompt}\n{IN_WORDS}"
-            elif i:
-                prompt = f"{prompt} Which letter?"
-            turns.append(Turn(prompt, answer if worded else letters[answer]))
+            turns.append(Turn(f"{prompt} Which letter?" if i else prompt, letters[answer]))
         return lay_out(self.tok, self.heard(" ".join(words)), turns)
 
     def _nothing(self) -> Row:
@@ -311,16 +258,13 @@ class AnswerRows:
         return lay_out(self.tok, [], [Turn(self.rng.choice(wordings), NOTHING_SAID)])
 
     def _lettered(self, prompt: str, answer: str, wrong: Sequence[str]) -> Turn:
-        """A question with four options, answered by a letter, or at times by the option."""
+        """A question with four options, answered by a letter."""
         asked, letters = self._with_options(prompt, [answer, *wrong])
-        if self.rng.random() < self._worded:
-            return Turn(asked if self._worded >= 0.5 else f"{asked}\n{IN_WORDS}", answer)
         return Turn(asked, letters[answer])
 
     def _with_options(self, prompt: str, options: Sequence[str]) -> tuple[str, dict[str, str]]:
         """The prompt with its options in random order, and the letter of each."""
         options = self.rng.sample(options, len(options))
-        letters = dict(zip(options, LETTERS, strict=True))
         letters = dict(zip(options, LETTERS, strict=True))
         lines = [f"- {option}={letter}" for option, letter in letters.items()]
         return "\n".join([prompt, *lines]), letters

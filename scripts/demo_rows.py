@@ -22,10 +22,12 @@ REPEAT_SHARE = 0.7  # of the rows of `RepeatRows`
 
 
 class Row(NamedTuple):
-    """ids, and the target of each: the id itself where it is learned, else `IGNORED`."""
+    """ids, and the target of each: the id itself where it is learned, else `IGNORED`; n_heard: ids in
+    the place of audio, from the third on."""
 
     ids: list[int]
     targets: list[int]
+    n_heard: int = 0
 
 
 class Turn(NamedTuple):
@@ -51,7 +53,7 @@ def lay_out(tok: Tokenizer, heard: Sequence[int], turns: Sequence[Turn]) -> Row:
         answer = [*tok.encode(turn.answer), tok.special("assistant_end")]
         ids += head + answer
         targets += [IGNORED] * len(head) + answer
-    return Row(ids, targets)
+    return Row(ids, targets, len(heard))
 
 
 def pad(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
@@ -157,7 +159,7 @@ class RepeatRows:
             ids, targets = ids + row.ids[:room], targets + row.targets[:room]
         return Row(ids, targets)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """ids (B, T) and the targets of each position (B, T)."""
+    def batch(self, step: int) -> list[Row]:
+        """The lines of a step."""
         rows, length = SHAPES[step % len(SHAPES)]
-        return pad([self.line(length) for _ in range(rows)])
+        return [self.line(length) for _ in range(rows)]

@@ -1,19 +1,13 @@
 """Train the demo LM: a small, real nanochat of era E that repeats what it is told and answers about it.
 
-    python scripts/train_demo_lm.py --rows answers --out work/1 --phases find=300,point=400,choose=1400
-    python scripts/train_demo_lm.py --rows answers --init work/1 --grow 2 --out work/2 \\
-        --phases point=300 --seed 1
-    python scripts/train_demo_lm.py --rows answers --init work/2 --out work/3 --phases word=500 \\
-        --seed 2
-    python scripts/train_demo_lm.py --rows answers --init work/3 --point 4 --out work/4 --lr 0.01 \\
-        --phases both=300,test=1000
-
-The last is where letters should come: so far open questions are answered and letters are not, and
-no step after `--point` has been run to its end.
+    python scripts/train_demo_lm.py --rows answers --out work/answers --steps 1200
+    python scripts/train_demo_lm.py --rows answers --phase hear --garble 0.5 --seed 1 --lr 0.015 \\
+        --init work/answers --out work/hear --steps 2000
 
 Its rows: scripts/demo_questions.py (sentences of the demo corpus's grammar but the held-out ones, its
-words and others in random order, asked about in several turns) and scripts/demo_rows.py. Other text: the
-King James Bible and five Austen novels (scripts/public_text.py).
+words and others in random order, asked about in several turns) and scripts/demo_rows.py. How it learns
+to answer by a letter: scripts/demo_hints.py. Other text: the King James Bible and five Austen novels
+(scripts/public_text.py).
 
 Writes upstream's file layout: model_NNNNNN.pt (bf16 matrices), meta_NNNNNN.json, tokenizer.pkl.
 Killed, it goes on from the last saved step.
@@ -42,22 +36,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from demo_hints import Reader, hint_loss
 from demo_measure import exact, measure
-from demo_point import point_at_letters
-from demo_questions import (
-    PHASES,
-    POINTED,
-    WORDS,
-    AnswerRows,
-    Shares,
-    grammar_sentences,
-    held_out_sentences,
-)
-from demo_rows import RepeatRows, pad
-from demo_start import grown, start_as_copier
+from demo_optimisers import Optimiser, adam, muon
+from demo_questions import PHASES, WORDS, AnswerRows, grammar_sentences, held_out_sentences
+from demo_rows import RepeatRows, Row, pad
 from public_text import bible_verses, normalise, novel_paragraphs
 
 from omni.bridge.prompt import IGNORED
+from omni.formats.tasks import LETTERS
 from omni.nanochat import NanoChat, NanoChatConfig, load_checkpoint, random_init
 from omni.nanochat.config import config_dict
 from omni.nanochat.tokenizer import SPECIAL_NAMES, Tokenizer
@@ -65,8 +52,7 @@ from tasks.wordings import CONTENT, NOTHING, REPEAT
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
 REPEATS = NanoChatConfig(512, 2048, 4, 2, 2, 128, "SSSL")
-ANSWERS = NanoChatConfig(512, 1024, 4, 4, 4, 128, "L")
-PLAN = "find=300,point=400,choose=1400"
+ANSWERS = NanoChatConfig(512, 1024, 6, 4, 4, 128, "L")
 N_TRAIN, N_JUDGE = 50_000, 600  # sentences of the grammar
 # nanochat's own split pattern: numbers in groups of at most two digits.
 PATTERN = (
@@ -88,63 +74,25 @@ def train_tokenizer(texts: list[str], vocab: int) -> Tokenizer:
 
 
 def question_texts(documents: list[str]) -> list[str]:
-    """What the tokenizer of an LM that answers is made from: wordings and the grammar's words, so
-    often that each word of them is one id, and some of the documents."""
+    """What the tokenizer of an LM that answers is made from: wordings, the grammar's words and
+    lists of options, so often that each word of them and each "=A" is one id, and some of the documents."""
     kinds = [*CONTENT.values(), *NOTHING.values(), *REPEAT.values()]
     asked = [t.replace('"{word}"', "") for kind in kinds for t in kind.train]
     asked += [f" {t[0].upper()}{t[1:]}" for t in asked]
     words = [f"{w}\n {w}" for w in WORDS]
-    return (asked + words) * 400 + [normalise(d) for d in documents[::8]]
-
-
-class Optimiser:
-    """Several as one, their rates following one schedule."""
-
-    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
-        self.parts = parts
-        self.groups = [group for part in parts for group in part.param_groups]
-        self.rates = [float(group["lr"]) for group in self.groups]
-
-    def step(self, factor: float) -> None:
-        """One step at `factor` times the rates; gradients are dropped."""
-        for group, rate in zip(self.groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        for part in self.parts:
-            part.step()
-            part.zero_grad(set_to_none=True)
-
-
-def adam(lm: NanoChat, lr: float) -> Optimiser:
-    """AdamW; lookup tables learn five times faster, since few rows meet a gradient at once."""
-    tables = [p for n, p in lm.named_parameters() if "wte" in n or "value_embeds" in n]
-    rest = [p for n, p in lm.named_parameters() if not ("wte" in n or "value_embeds" in n)]
-    groups = [{"params": tables, "lr": 5 * lr}, {"params": rest, "lr": lr}]
-    return Optimiser([torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)])
-
-
-def muon(lm: NanoChat, lr: float) -> Optimiser:
-    """Muon for the layers' matrices, which then learn to look up in a tenth of AdamW's steps; AdamW
-    for all the rest, at a rate where tables move as fast."""
-    named = dict(lm.named_parameters())
-    matrices = {n: p for n, p in named.items() if ".h." in n and "gate" not in n}
-    tables = [p for n, p in named.items() if "wte" in n or "value_embeds" in n]
-    rest = [p for n, p in named.items() if n not in matrices and all(p is not t for t in tables)]
-    groups = [{"params": tables, "lr": lr}, {"params": rest, "lr": lr / 4}]
-    return Optimiser(
-        [
-            torch.optim.Muon(matrices.values(), lr=lr, momentum=0.95, weight_decay=0.0),
-            torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0),
-        ]
-    )
+    options = [f"- {w}={letter}\n" for w in WORDS for letter in LETTERS]
+    return (asked + words + options) * 400 + [normalise(d) for d in documents[::8]]
 
 
 class Recipe(NamedTuple):
-    """How an LM is made. batch: of a step, ids (B, T) and targets (B, T); judge: figures on what it never trained on, from this many rows or questions of each kind."""
+    """How an LM is made. batch: the rows of a step; hints: of the way to an answer, or None; judge: figures
+    on what it never trained on, from this many rows or questions of each kind."""
 
     lm: NanoChat
     tok: Tokenizer
     optimiser: Optimiser
-    batch: Callable[[int], tuple[Tensor, Tensor]]
+    batch: Callable[[int], list[Row]]
+    hints: Reader | None
     judge: Callable[[int], dict[str, object]]
     end_weight: float  # of an answer's end, which is soon learned, against its words
 
@@ -156,8 +104,6 @@ def begin(
     if args.init:
         lm, tok, _ = load_checkpoint(args.init, dtype=torch.float32)
         lm.train().requires_grad_(True)
-        if args.grow:
-            lm = grown(lm, args.grow, args.seed)
         return lm, tok
     config = replace(config, vocab_size=args.vocab or config.vocab_size)
     return random_init(config, "E", args.seed), train_tokenizer(texts(), config.vocab_size)
@@ -180,7 +126,7 @@ def repeating(args: argparse.Namespace, start: int) -> Recipe:
         return {"repeat_errors": repeat_errors(lm, RepeatRows(tok, held_out, args.seed + 1), n)}
 
     optimiser = adam(lm, args.lr or 2e-3)
-    return Recipe(lm, tok, optimiser, rows.batch, judge, 1.0)
+    return Recipe(lm, tok, optimiser, rows.batch, None, judge, 1.0)
 
 
 def answering(args: argparse.Namespace, start: int) -> Recipe:
@@ -189,11 +135,7 @@ def answering(args: argparse.Namespace, start: int) -> Recipe:
     train = grammar_sentences(N_TRAIN, 1, held_out_sentences(MANIFESTS))
     unseen = grammar_sentences(N_JUDGE, 2, without={*train})
     lm, tok = begin(args, ANSWERS, lambda: question_texts(documents))
-    if not args.init:
-        start_as_copier(lm)
     rows = AnswerRows(tok, train, documents, args.seed + 1000 * start, args.garble)
-    if args.point and not start:
-        point_at_letters(lm, tok, args.point, *rows.single(600, POINTED))
 
     def judge(n: int) -> dict[str, object]:
         found: dict[str, object] = {
@@ -204,13 +146,8 @@ def answering(args: argparse.Namespace, start: int) -> Recipe:
         return found
 
     optimiser = muon(lm, args.lr or 0.02)
-    return Recipe(lm, tok, optimiser, lambda step: pad(rows.batch(args.plan[step])), judge, 0.2)
-
-
-def plan(phases: str) -> list[Shares]:
-    """The shares of each step, of "find=300,point=400": steps of each phase in order."""
-    pairs = [part.split("=") for part in phases.split(",")]
-    return [PHASES[name] for name, n in pairs for _ in range(int(n))]
+    batch = lambda _: rows.batch(PHASES[args.phase])  # noqa: E731
+    return Recipe(lm, tok, optimiser, batch, Reader(tok), judge, 0.2)
 
 
 def schedule(step: int, steps: int) -> float:
@@ -223,14 +160,19 @@ def repeat_errors(lm: NanoChat, rows: RepeatRows, n: int) -> float:
     return sum(not exact(lm, [rows.repeat(24)])[0] for _ in range(n)) / n
 
 
-def loss_of(recipe: Recipe, ids: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of what is learned, ends of answers at their weight."""
+def loss_of(recipe: Recipe, rows: list[Row]) -> tuple[Tensor, float]:
+    """What is made small, and of it the mean cross-entropy of what is learned, ends of answers at their
+    weight."""
+    lm, (ids, targets) = recipe.lm, pad(rows)
     keep = targets != IGNORED
-    logits = recipe.lm.forward_embeds(*recipe.lm.embed(ids), positions=keep)
-    aims = targets[keep]
+    states = lm.hidden_states(*lm.embed(ids))
+    logits, aims = lm.read_out(states[-1][keep]), targets[keep]
     weights = torch.ones(len(aims))
     weights[aims == recipe.tok.special("assistant_end")] = recipe.end_weight
-    return (F.cross_entropy(logits, aims, reduction="none") * weights).sum() / weights.sum()
+    loss = (F.cross_entropy(logits, aims, reduction="none") * weights).sum() / weights.sum()
+    if recipe.hints is None:
+        return loss, loss.item()
+    return loss + hint_loss(lm, states, [recipe.hints.of(row) for row in rows]), loss.item()
 
 
 def train(args: argparse.Namespace) -> None:
@@ -249,11 +191,11 @@ def train(args: argparse.Namespace) -> None:
     began = time.time()
     losses: list[float] = []
     for step in range(start, args.steps):
-        loss = loss_of(recipe, *recipe.batch(step))
+        loss, cross_entropy = loss_of(recipe, recipe.batch(step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(recipe.lm.parameters(), 1.0)
         recipe.optimiser.step(schedule(step, args.steps))
-        losses.append(loss.item())
+        losses.append(cross_entropy)
         if not math.isfinite(losses[-1]):
             raise SystemExit(f"loss is {losses[-1]} at step {step}")
         done, spent = step + 1, time.time() - began
@@ -303,24 +245,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", choices=("answers", "repeat"), default="repeat",
         help="what the LM is to do (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--steps", type=int, default=3600, help="of an LM that repeats")
-    parser.add_argument("--phases", default=PLAN, help="of an LM that answers: steps of each phase of "
-        "its curriculum, in order (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--phase", choices=tuple(PHASES), default="answer",
+        help="of an LM that answers (default: %(default)s)")  # fmt: skip
     parser.add_argument(
         "--every", type=int, default=300, help="steps from one checkpoint to the next"
     )
     parser.add_argument("--vocab", type=int, help="ids of the tokenizer (default: by --rows)")
     parser.add_argument("--init", type=Path, help="start from this checkpoint folder's LM")
-    parser.add_argument("--grow", type=int, default=0, help="with --init: layers more, on top")
-    parser.add_argument("--point", type=int, default=0, help="with --init: fit the first head of this layer "
-        "to turn from an option that is about to be said to its letter")  # fmt: skip
     parser.add_argument("--garble", type=float, default=0.0,
         help="share of chat rows in which the user is heard with faults")  # fmt: skip
     parser.add_argument("--lr", type=float, help="of the matrices (default: by --rows)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    args.plan = plan(args.phases) if args.rows == "answers" else []
-    args.steps = len(args.plan) or args.steps
     torch.set_num_threads(1)
     train(args)
 

@@ -14,20 +14,17 @@ import torch
 from places import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
-from demo_measure import choice_accuracy, exact, first_logits, first_target, row_of
-from demo_point import point_at_letters
+from demo_measure import choice_accuracy, exact, row_of
 from demo_questions import (
     HELD_OUT,
     LETTERED,
     OPEN,
     PHASES,
-    WORDS,
     AnswerRows,
     grammar_sentences,
     held_out_sentences,
 )
 from demo_rows import RepeatRows, Row, Turn, garbled, lay_out, pad, stretched
-from demo_start import start_as_copier
 
 from omni.bridge.prompt import as_soft, build_batch
 from omni.bridge.turns import Template
@@ -56,7 +53,7 @@ def tok() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def rows(tok: Tokenizer) -> list[Row]:
-    """Rows of every stage of the curriculum."""
+    """Rows of both phases."""
     made = AnswerRows(tok, grammar_sentences(300, 1, set()), DOCUMENTS, 0, garble=0.3)
     return [made.row(shares) for shares in PHASES.values() for _ in range(300)]
 
@@ -104,12 +101,10 @@ def test_later_turns_open_with_their_prompt(tok: Tokenizer) -> None:
 
 def test_answers_and_their_ends_alone_are_learned(tok: Tokenizer, rows: list[Row]) -> None:
     start, end = tok.special("assistant_start"), tok.special("assistant_end")
-    letters = {tok.encode(letter)[0] for letter in LETTERS}
     for row in rows:
         inside = False
-        only_letters = set(row.targets) <= {*letters, -1}  # lists said again
         for one, target in zip(row.ids, row.targets, strict=True):
-            assert target == (one if inside and (one in letters or not only_letters) else -1)
+            assert target == (one if inside else -1)
             inside = (inside and one != end) or one == start
     ids, targets = pad(rows[:5])
     assert ids.shape == targets.shape
@@ -186,8 +181,8 @@ def test_letters_are_the_key_equally_often(rows: list[Row], tok: Tokenizer) -> N
 
 def test_rows_of_one_turn_are_as_many_as_told(tok: Tokenizer) -> None:
     made = AnswerRows(tok, grammar_sentences(300, 1, set()), DOCUMENTS, 2)
-    shares = PHASES["test"]._replace(
-        repeat=0.0, opened=0.5, listed=0.0, pointed=0.0, shared=0.0, lettered=0.5
+    shares = PHASES["hear"]._replace(
+        repeat=0.0, opened=0.5, pointed=0.0, shared=0.0, lettered=0.5, single=0.5
     )
     turns = [len(list(pieces(tok, made.row(shares)))) for _ in range(400)]
     assert 0.4 < turns.count(1) / len(turns) < 0.6
@@ -197,7 +192,7 @@ def test_rows_of_one_turn_are_as_many_as_told(tok: Tokenizer) -> None:
 def test_batches_are_of_like_length_and_the_same_each_time(tok: Tokenizer) -> None:
     def some() -> list[list[Row]]:
         made = AnswerRows(tok, grammar_sentences(300, 1, set()), DOCUMENTS, 2, garble=0.5)
-        return [made.batch(PHASES["choose"]) for _ in range(12)]
+        return [made.batch(PHASES["hear"]) for _ in range(12)]
 
     batches = some()
     assert batches == some()
@@ -239,46 +234,3 @@ def _asked(tok: Tokenizer, row: Row) -> list[int]:
 
 def _said(row: Row) -> list[int]:
     return [t for t in row.targets if t != -1][:-1]
-
-
-def test_the_first_heads_start_by_looking_one_and_two_ids_back(tok: Tokenizer) -> None:
-    lm = random_init(NanoChatConfig(64, tok.vocab_size, 2, 4, 4, 128, "L"))
-    start_as_copier(lm)
-    ids = torch.arange(40)[None]
-
-    def taken(ids: torch.Tensor) -> torch.Tensor:
-        return lm.hidden_states(*lm.embed(ids))[1][0, 30]
-
-    with torch.no_grad():
-        for place, back in ((slice(64, 96), 1), (slice(96, 128), 2)):
-            moved = []
-            for distance in range(1, 9):
-                other = ids.clone()
-                other[0, 30 - distance] = 99
-                moved.append((taken(other) - taken(ids))[place].norm().item())
-            assert max(moved) == moved[back - 1]
-
-
-def test_a_fitted_head_says_the_letter_of_the_option_that_is_held(tok: Tokenizer) -> None:
-    """An LM whose stream holds the option where the answer begins: here, because it stands there."""
-    lm = random_init(NanoChatConfig(256, tok.vocab_size, 2, 4, 4, 128, "L"))
-    start_as_copier(lm)
-    rng, rows, options = random.Random(0), list[Row](), list[dict[str, str]]()
-    words = [w for w in WORDS if len(tok.encode(" " + w)) == 1][:12]
-    for _ in range(300):
-        four = rng.sample(words, 4)
-        letters = dict(zip(four, LETTERS, strict=True))
-        lines = [f"- {word}={letter}" for word, letter in letters.items()]
-        asked = rng.choice(four)
-        rows.append(lay_out(tok, [], [Turn("\n".join([*lines, f"- {asked}"]), letters[asked])]))
-        options.append(letters)
-    letters_ids = torch.tensor([tok.encode(letter)[0] for letter in LETTERS])
-    aims = torch.tensor([first_target(row) for row in rows])
-
-    def right() -> float:
-        best = letters_ids[first_logits(lm, rows)[:, letters_ids].argmax(-1)]
-        return float((best == aims).float().mean())
-
-    before = right()
-    point_at_letters(lm, tok, 1, rows[:200], options[:200])
-    assert before < 0.5 < right()
