@@ -81,7 +81,7 @@ def test_options_stay_for_later_turns_and_open_answers_are_left_alone(tok: Token
 
 
 def test_a_tokenizer_that_splits_letters_from_their_sign_is_refused() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="unpack"):
         Reader(train_tokenizer(["no lists at all"] * 9, 300))
 
 
