@@ -21,7 +21,7 @@ SPLITS = {"demo-train": 400, "demo-heldout": 60, "demo-heldout-voice": 40}
 
 @cache
 def _plan() -> dict[str, list[Clip]]:
-    clips = demo.natural_plan()
+    clips = demo.plan()
     return {split: [clip for clip in clips if clip.split == split] for split in SPLITS}
 
 
@@ -33,7 +33,7 @@ def test_each_sentence_is_said_once_and_each_word_often_enough_to_be_learned() -
     counts = Counter(word for clip in plan["demo-train"] for word in clip.text.split())
     assert len(counts) == 56
     assert min(counts.values()) >= 35
-    assert [clip.id for clip in demo.natural_plan()] == [clip.id for clip in every]
+    assert [clip.id for clip in demo.plan()] == [clip.id for clip in every]
 
 
 def test_unheard_voices_are_unheard_and_reserved_ones_nowhere() -> None:

@@ -12,11 +12,12 @@ from places import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import make_demo_corpus as demo
+from fetch_voices import CACHE, PYTHON
 from synthesis import RATE, read_clip
 
 CORPUS = ROOT / "manifests" / "demo" / "LibriSpeech"
 COUNTS = {"demo-train": 400, "demo-heldout": 60, "demo-heldout-voice": 40}
-UNHEARD_SPEAKER = "9101"
+UNHEARD = {"9101", "9102", "9103", "9104", "9105"}
 
 
 @cache
@@ -71,19 +72,26 @@ def test_heldout_sentences_are_never_trained_on_but_their_words_are() -> None:
     assert min(counts) >= 30, "a word is too rare to be learned"
 
 
-def test_speakers_file_lists_every_speaker_and_the_unheard_voice_stays_unheard() -> None:
-    table = {}
+def test_speakers_file_lists_every_speaker_and_unheard_voices_stay_unheard() -> None:
+    table: dict[str, dict[str, str]] = {}
     for line in (CORPUS / "SPEAKERS.TXT").read_text().splitlines():
         if not line.startswith(";"):
             speaker, sex, split, minutes, name = (field.strip() for field in line.split("|", 4))
             assert sex in {"F", "M"}
-            assert float(minutes) > 1
-            table[speaker] = (split, name)
+            assert float(minutes) > 0.1
+            table.setdefault(speaker, {})[split] = name
     by_split = {split: {key.split("-")[0] for key in _transcripts(split)} for split in COUNTS}
-    assert by_split["demo-train"] == by_split["demo-heldout"] == set(table) - {UNHEARD_SPEAKER}
-    assert len(by_split["demo-train"]) >= 6
-    assert by_split["demo-heldout-voice"] == {UNHEARD_SPEAKER}
-    assert table[UNHEARD_SPEAKER] == ("demo-heldout-voice", "flite awb")
+    assert len(by_split["demo-train"]) >= 30
+    assert by_split["demo-heldout"] <= by_split["demo-train"]
+    assert by_split["demo-heldout-voice"] == UNHEARD
+    assert set(table) == by_split["demo-train"] | UNHEARD
+    assert table["9105"]["demo-heldout-voice"] == "flite awb"
+
+
+def test_labels_are_what_is_planned() -> None:
+    lines = (CORPUS / "LABELS.TSV").read_text().splitlines()
+    rows = {line.split("\t")[0]: tuple(line.split("\t")[1:5]) for line in lines[1:]}
+    assert rows == {clip.id: clip.labels for clip in demo.plan()}
 
 
 def test_every_clip_decodes_and_holds_speech() -> None:
@@ -91,25 +99,28 @@ def test_every_clip_decodes_and_holds_speech() -> None:
     for split in COUNTS:
         for key in _transcripts(split):
             wave = read_clip(_audio(key, split))
-            assert 0.5 < np.abs(wave).max() < 0.8, f"{key}: clipped or faint"
-            assert np.abs(wave[: RATE // 20]).max() < 0.06, f"{key}: starts in mid-word"
+            assert 0.45 < np.abs(wave).max() < 0.85, f"{key}: clipped or faint"
             assert np.sqrt(np.mean(wave**2)) > 0.03, f"{key}: nearly silent"
             seconds.append(len(wave) / RATE)
-    assert min(seconds) > 2
-    assert max(seconds) < 5
+    assert min(seconds) > 1.7
+    assert max(seconds) < 6
 
 
 def test_tree_stays_small() -> None:
-    assert sum(path.stat().st_size for path in CORPUS.rglob("*") if path.is_file()) < 10_000_000
+    assert sum(path.stat().st_size for path in CORPUS.rglob("*") if path.is_file()) < 9_000_000
 
 
 @pytest.mark.skipif(
-    which("flite") is None or which("espeak-ng") is None, reason="flite, espeak-ng not installed"
+    not (CACHE / PYTHON / "parselmouth").exists()
+    or which("flite") is None
+    or which("espeak-ng") is None,
+    reason="scripts/fetch_voices.py, flite or espeak-ng was not run or installed",
 )
 def test_script_makes_the_committed_samples_again(tmp_path: Path) -> None:
-    engines: dict[str, demo.Clip] = {}
+    engines: dict[str, demo.Clip] = {}  # kokoro and piper want their weights
     for clip in demo.plan():
-        engines.setdefault(clip.voice.engine, clip)
+        if clip.voice.engine in ("flite", "espeak-ng"):
+            engines.setdefault(clip.voice.engine, clip)
     assert set(engines) == {"flite", "espeak-ng"}
     demo.make(list(engines.values()), tmp_path)
     for clip in engines.values():

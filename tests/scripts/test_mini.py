@@ -53,7 +53,7 @@ def _manifest() -> Manifest:
 def _demo_texts() -> frozenset[str]:
     """Of the corpus that is committed and of both that the script plans."""
     committed = {u.text_norm for split in DEMO_SPLITS for u in demo_manifest(split).utterances}
-    planned = {clip.text for clip in [*demo.plan(), *demo.natural_plan()]}
+    planned = {clip.text for clip in demo.plan()}
     return frozenset(committed | planned)
 
 
@@ -160,7 +160,7 @@ def test_no_split_of_the_project_says_its_sentences() -> None:
     assert len(said) == 80 + 20 + 4
     assert not said & _demo_texts()
     assert all(demo.is_for_mini(text) for text in said)
-    assert not any(demo.is_for_mini(clip.text) for clip in demo.natural_plan())
+    assert not any(demo.is_for_mini(clip.text) for clip in demo.plan())
 
 
 def test_no_corpus_has_its_voices_and_none_is_reserved() -> None:
