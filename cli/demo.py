@@ -26,8 +26,8 @@ goes on from there; finished stages are not repeated.
 RUN, ANSWERS = "demo", "answers"
 # Windows as long as the clip: a sixth of the encoder's work. Whisper then mishears 1 word in 100 more.
 WINDOW = ("--window", "fit")
-# Half of what is asked is about the words, a quarter is to repeat them; the voice is asked about as well.
-MIX = ("--rows", "8000", "--shares", "repeat=0.25,content=0.5,voice=0.2,none=0.05")
+# Half of what is asked is about the words, a third is to repeat them; the voice is asked about as well.
+MIX = ("--rows", "8000", "--shares", "repeat=0.3,content=0.5,voice=0.2")
 # Adapters start from nothing, and this LM is small: ten times the default rate, beside a projector that
 # goes on at half of its own.
 ADAPTERS = ("--lora", "16", "--lora-lr", "1e-3", "--lr", "1e-3", "--steps", "250")
