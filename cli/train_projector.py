@@ -127,7 +127,8 @@ def _add_output_and_speed(
         help="where runs are kept")  # fmt: skip
     g.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     g.add_argument("--allow-mixed", action="store_true",
-        help="resume with the LM in another dtype than the run was begun in; provenance says so")  # fmt: skip
+        help="resume in another dtype or on another kind of device than the run was begun in; "
+        "provenance says so")  # fmt: skip
     g.add_argument("--eval-every", type=kind["eval_every"], default=default["eval_every"],
         help="steps between evaluations; 0: a fifth of all")  # fmt: skip
     g.add_argument("--save-every", type=kind["save_every"], default=default["save_every"],

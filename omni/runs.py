@@ -267,10 +267,17 @@ def create_run(path: Path, config: RunConfig, provenance: Provenance) -> Run:
     return load_run(path)
 
 
-def record_dtype(run: Run, dtype: str) -> None:
-    """The LM computes in another dtype from here on: provenance says so, and what it was before."""
-    before = [*run.provenance.get("lm_dtypes_before", []), run.provenance["lm_dtype"]]
-    provenance = {**run.provenance, "lm_dtype": dtype, "lm_dtypes_before": before}
+def record_arithmetic(run: Run, dtype: str, device: str) -> None:
+    """The LM computes in another dtype or on another kind of device from here on: provenance says so,
+    and what it was before."""
+    then = run.provenance
+    dtypes = [*then.get("lm_dtypes_before", []), then["lm_dtype"]]
+    devices = [*then.get("devices_before", []), then.get("device", "")]
+    provenance = {
+        **then,
+        **{"lm_dtype": dtype, "lm_dtypes_before": dtypes},
+        **{"device": device, "devices_before": devices},
+    }
     text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
     write_whole(run.path / "provenance.json", text.encode())
 

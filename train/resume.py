@@ -62,16 +62,16 @@ def refuse_overwriting(folder: Path, resume: bool) -> None:
 
 
 def resumable(
-    options: TrainOptions, data: TrainingData, folder: Path, dtype: str
+    options: TrainOptions, data: TrainingData, folder: Path, dtype: str, device: str
 ) -> runs.RunState | None:
     """The state to go on from, or None to start.
 
     Args:
-        dtype: the LM's, as torch names it.
+        dtype: the LM's, as torch names it. device: "cpu" or "cuda".
 
     Raises:
-        OmniError: it was begun on other data, with another recipe or in another dtype; it has lost
-            its state.
+        OmniError: it was begun on other data, with another recipe, in another dtype or on another kind of
+            device; it has lost its state.
     """
     if not os.path.lexists(folder / "state.pt"):
         _refuse_without_state(folder)
@@ -92,16 +92,28 @@ def resumable(
             where=str(folder),
             mend="repeat the options of the first start, or choose another --run",
         )
-    _same_dtype(run, dtype, options.allow_mixed)
+    begun_on = run.provenance.get("device", device)  # a run may be older than this record
+    if not options.allow_mixed:
+        _same_dtype(run, dtype)
+        _same_device(run, begun_on, device)
     state = runs.load_state(folder)
-    if run.provenance["lm_dtype"] != dtype:
-        runs.record_dtype(run, dtype)
+    if (run.provenance["lm_dtype"], begun_on) != (dtype, device):
+        runs.record_arithmetic(run, dtype, device)
     return state
 
 
-def _same_dtype(run: runs.Run, dtype: str, allow_mixed: bool) -> None:
+def _same_device(run: runs.Run, begun: str, device: str) -> None:
+    """Noise is drawn where the features are, and each kind of device draws its own."""
+    if begun != device:
+        raise OmniError(
+            f"the run was begun on {begun}, this is {device}", str(run.path),
+            f"give --device {begun}, or --allow-mixed (other last bits, other noise), or another --run",
+        )  # fmt: skip
+
+
+def _same_dtype(run: runs.Run, dtype: str) -> None:
     begun = run.provenance["lm_dtype"]
-    if begun == dtype or allow_mixed:
+    if begun == dtype:
         return
     names = {f"torch.{long}": short for short, long in LM_DTYPES.items()}
     then, now = names.get(begun, begun), names.get(dtype, dtype)
@@ -127,6 +139,7 @@ def provenance(
     data: TrainingData,
     lm_hash: str,
     dtype: str,
+    device: str,
     meta: ModelMeta,
     options: TrainOptions,
     command: Sequence[str],
@@ -134,7 +147,7 @@ def provenance(
     """provenance.json of a new run.
 
     Args:
-        dtype: the LM's, as torch names it. command: what the user typed.
+        dtype: the LM's, as torch names it. device: "cpu" or "cuda". command: what the user typed.
     """
     packages = ("nanochat-omni", "torch", "transformers", "webdataset", "numpy")
     return {
@@ -147,6 +160,7 @@ def provenance(
         "lm_hash": lm_hash,
         "lm_kind": meta["kind"] or "",
         "lm_dtype": dtype,
+        "device": device,
         "seed": options.seed,
         "command": list(command),
         "versions": {name: version(name) for name in packages}

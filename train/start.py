@@ -136,12 +136,13 @@ def read_inputs(options: TrainOptions, peers: Peers) -> Inputs:
 
 def begin(inputs: Inputs, folder: Path, command: Sequence[str]) -> runs.RunState | None:
     """On rank 0: the state to go on from, or None and a new run folder."""
-    state = resumable(inputs.options, inputs.data, folder, str(inputs.lm.dtype))
+    dtype, device = str(inputs.lm.dtype), inputs.lm.device.type
+    state = resumable(inputs.options, inputs.data, folder, dtype, device)
     if state is None:
         # Of a start that was killed before its first checkpoint.
         (folder / "metrics.jsonl").unlink(missing_ok=True)
         about = provenance(
-            inputs.data, inputs.lm_hash, str(inputs.lm.dtype), inputs.meta, inputs.options, command
+            inputs.data, inputs.lm_hash, dtype, device, inputs.meta, inputs.options, command
         )
         if inputs.table is not None:
             about["tasks"] = _table_use(inputs.table)

@@ -135,7 +135,8 @@ class Content(TypedDict):
 class Provenance(TypedDict):
     """provenance.json. held_out: ids of training splits that evaluate; empty where a split does.
     content: of the training splits, which a resumed run must find again. lm_dtype: what the LM
-    computes in; lm_dtypes_before: what it did before a resumption under `--allow-mixed`."""
+    computes in, device: on which kind of device; lm_dtypes_before, devices_before: what it did before
+    each resumption under `--allow-mixed`."""
 
     fingerprint: str
     fingerprint_config: FeatureConfig
@@ -147,6 +148,8 @@ class Provenance(TypedDict):
     lm_kind: str
     lm_dtype: str
     lm_dtypes_before: NotRequired[list[str]]
+    device: NotRequired[str]
+    devices_before: NotRequired[list[str]]
     tasks: NotRequired[TableUse]
     parent: NotRequired[ParentUse]
     seed: NotRequired[int]

@@ -3,6 +3,7 @@
 .venv/bin/python -m pytest tests/train/test_precision.py
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,33 @@ def test_another_dtype_is_refused_or_recorded(parts: Path, tmp_path: Path) -> No
     provenance = runs.load_run(tmp_path).provenance
     assert provenance["lm_dtype"] == "torch.bfloat16"
     assert provenance["lm_dtypes_before"] == ["torch.float32"]
+
+
+@pytest.mark.parametrize("begun", ["cuda", "mps", "xpu"])
+def test_another_kind_of_device_is_refused_or_recorded(
+    begun: str, parts: Path, tmp_path: Path
+) -> None:
+    run_training(options(parts), tmp_path)
+    path = tmp_path / "provenance.json"
+    written = json.loads(path.read_text())
+    assert written["device"] == "cpu"
+    path.write_text(json.dumps({**written, "device": begun}))
+    with pytest.raises(
+        OmniError, match=rf"begun on {begun}, this is cpu.*--device {begun}, or --al"
+    ):
+        run_training(options(parts), tmp_path, resume=True)
+    assert json.loads(path.read_text())["device"] == begun
+    run_training(options(parts, allow_mixed=True), tmp_path, resume=True)
+    provenance = runs.load_run(tmp_path).provenance
+    assert provenance["device"] == "cpu"
+    assert provenance["devices_before"] == [begun]
+    assert provenance["lm_dtypes_before"] == ["torch.float32"]
+
+
+def test_a_run_older_than_the_record_of_its_device_goes_on(parts: Path, tmp_path: Path) -> None:
+    run_training(options(parts), tmp_path)
+    path = tmp_path / "provenance.json"
+    written = json.loads(path.read_text())
+    del written["device"]
+    path.write_text(json.dumps(written))
+    run_training(options(parts), tmp_path, resume=True)
