@@ -3,13 +3,14 @@
 Must not know what is worked on.
 """
 
+import contextlib
 import os
 import queue
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -61,8 +62,12 @@ def cores_here() -> int:
     return os.cpu_count() or 1
 
 
-def ahead(source: Iterator[T], depth: int) -> Generator[T]:
-    """The items of `source`, computed up to `depth` ahead in a thread; its errors come along."""
+def ahead(source: Generator[T], depth: int) -> Generator[T]:
+    """The items of `source`, computed up to `depth` ahead in a thread; its errors come along.
+
+    When this generator ends, the thread has ended, and with it `source` and what that reads ahead: a
+    thread that is still in torch when Python ends would abort the process.
+    """
     items: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
     stop = threading.Event()
 
@@ -75,10 +80,12 @@ def ahead(source: Iterator[T], depth: int) -> Generator[T]:
 
     def work() -> None:
         try:
-            for item in source:
-                put("item", item)
-                if stop.is_set():
-                    return
+            # Not left to its last reference: a traceback may hold that for long.
+            with contextlib.closing(source):
+                for item in source:
+                    put("item", item)
+                    if stop.is_set():
+                        return
             put("end", None)
         except BaseException as error:  # handed to the consumer, which raises it
             put("error", error)

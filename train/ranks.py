@@ -9,6 +9,7 @@ one that is gone is noticed by its connection. Must not know what is trained.
 import contextlib
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -143,15 +144,43 @@ def ranks(device: str) -> Iterator[Peers]:
         peers = Peers(rank, world, _device(Peers(rank, world), device))
         yield peers
         peers.wait()  # nobody hangs up while another still talks
-    except SaidElsewhere:
-        time.sleep(_SPEAK_FIRST)
+    except BaseException as error:
+        if isinstance(error, SaidElsewhere):
+            time.sleep(_SPEAK_FIRST)
+        _drop_locals(error)
         raise
     finally:
-        _cards.clear()
-        dist.destroy_process_group()
+        _leave()
+
+
+def _leave() -> None:
+    """Destroy the groups, and with them gloo's threads.
+
+    A thread of gloo's may still be at the last message: it lets go of a tensor, which takes the GIL.
+    If Python has begun to end by then, the thread can't have it and aborts the process, whatever its
+    status was to be. The group waits for its threads when it goes, and it goes here if nobody holds it.
+    """
+    _cards.clear()
+    dist.destroy_process_group()
+
+
+def _drop_locals(error: BaseException) -> None:
+    """Of the calls that an error ended: those of torch hold the group for as long as there is the error."""
+    seen: list[BaseException] = []
+    todo: list[BaseException | None] = [error]
+    while todo:
+        one = todo.pop()
+        if one is not None and all(one is not other for other in seen):
+            seen.append(one)
+            traceback.clear_frames(one.__traceback__)
+            todo += [one.__cause__, one.__context__]
 
 
 def _join() -> None:
+    # Its functions have the group of that moment as a default. Torch imports it with the first optimiser:
+    # imported in a group it would hold it for good, see `_leave`.
+    import torch.distributed.nn  # noqa: F401
+
     try:
         dist.init_process_group("gloo", timeout=HOST_TIMEOUT)
     except (ValueError, RuntimeError) as error:  # a rank outside of its world, a port that is taken

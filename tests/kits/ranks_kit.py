@@ -1,4 +1,4 @@
-"""Several ranks of the training command on this machine, each with arguments of its own."""
+"""Several ranks on this machine, of the training command or of any other, each with arguments of its own."""
 
 import os
 import socket
@@ -24,6 +24,11 @@ class Ended(NamedTuple):
 def train_ranks(arguments: Sequence[Sequence[str]], timeout: float = 240) -> list[Ended]:
     """`omni-train-projector` with the first arguments as rank 0, and so on; a rank that hangs is an
     error."""
+    return python_ranks([["-m", "cli.train_projector", *args] for args in arguments], timeout)
+
+
+def python_ranks(arguments: Sequence[Sequence[str]], timeout: float = 240) -> list[Ended]:
+    """As `train_ranks`, with what follows `python`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -33,7 +38,7 @@ def train_ranks(arguments: Sequence[Sequence[str]], timeout: float = 240) -> lis
     }  # fmt: skip
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "cli.train_projector", *args],
+            [sys.executable, *args],
             cwd=ROOT, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )

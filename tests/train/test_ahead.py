@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import train.feed
 from train.ahead import (
     MOST_WORKERS,
     WORKER_DEPTH,
+    ahead,
     choose_workers,
     cores_here,
     ranks_here,
@@ -105,6 +107,20 @@ def test_without_augmentation_a_card_draws_nothing(
     (item,) = take(feed(options, data, Peers(device=torch.device("cuda:1")), START), 1)
     assert item.draws is None
     assert item.features.shape in {shape for _, shape in pinned}
+
+
+def test_an_interrupt_ends_all_that_is_read_ahead() -> None:
+    """Though the traceback holds what was read from; in torch when Python ends, a thread aborts it."""
+
+    def reader() -> Iterator[int]:
+        yield from ahead((i for i in itertools.count()), 1)
+
+    outer = ahead((i for i in reader()), 1)
+    next(outer)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        outer.throw(KeyboardInterrupt())
+    assert caught.tb is not None
+    assert [t for t in threading.enumerate() if t.name == "read-ahead"] == []
 
 
 GB = 1 << 30

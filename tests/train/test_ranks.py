@@ -5,11 +5,12 @@ shared folder. .venv/bin/python -m pytest -m slow tests/train/test_ranks.py
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from ranks_kit import train_ranks
+from ranks_kit import python_ranks, train_ranks
 from training_kit import save_lm, speech, tiny_lm, write_split
 
 from cli.train_projector import main
@@ -122,6 +123,44 @@ def test_ranks_with_other_data_are_refused(parts: Path, tmp_path: Path) -> None:
     (line,) = ends[0].errors
     assert "48 utterances, now 30 (rank 1)" in line.replace(")) ", ") ").replace("30)", "30")
     assert ends[1].errors == []
+
+
+LEAVES = """
+import os, sys
+from pathlib import Path
+from train.ranks import ranks
+from omni.errors import OmniError
+
+def gloo():
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum("gloo" in name for name in names)
+
+held = []
+try:
+    with ranks("cpu") as peers:
+        import torch._dynamo  # as the first optimiser does
+        peers.wait()
+        inside = gloo()
+        if sys.argv[1] == "gone":
+            if peers.rank == 1:
+                os._exit(0)
+            peers.wait()
+        sys.setswitchinterval(60)  # a thread that wants the GIL now gets none
+except OmniError as error:
+    held.append(error)
+print("raised", len(held), "inside", inside > 0, "after", gloo(), file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the names of threads")
+@pytest.mark.parametrize(("how", "raised"), [("done", 0), ("gone", 1)])
+def test_no_thread_of_a_group_outlives_it(how: str, raised: int) -> None:
+    """One that does aborts the process if it wants the GIL once Python ends: a rank that has done
+    all its work would have failed. Whatever torch imports meanwhile, and while an error is held."""
+    ends = python_ranks([["-c", LEAVES, how]] * 2)
+    assert [end.status for end in ends] == [0, 0], ends
+    assert ends[0].said[-1] == f"raised {raised} inside True after 0", ends
 
 
 def test_alone_an_agreement_is_a_plain_call() -> None:

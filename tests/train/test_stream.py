@@ -206,7 +206,7 @@ def test_reading_ahead_hands_over_errors_and_stops_with_its_user() -> None:
     assert next(stream) == 1
     with pytest.raises(ValueError, match="broken"):
         next(stream)
-    endless = ahead(itertools.count(), 2)
+    endless = ahead((i for i in itertools.count()), 2)
     assert next(endless) == 0
     endless.close()
 
