@@ -4,7 +4,6 @@ Must not know what any command does.
 """
 
 import argparse
-import atexit
 import codecs
 import contextlib
 import errno
@@ -73,10 +72,6 @@ def run(
 ) -> int:
     """Parse `argv`, run `command`, and turn whatever ends it into one line and an exit status.
 
-    Args:
-        argv: None for the process's own, which then ends as `_leave_as_a_rank` says where it is one of
-            several.
-
     Returns:
         What `command` returned; an `OmniError`'s own status; 1 where the environment fails (a full
         disk, a folder that can't be written, no memory); 70 for a fault of ours; 128 and the
@@ -84,36 +79,6 @@ def run(
     """
     if sys.excepthook is cli.quiet_interrupt:
         sys.excepthook = sys.__excepthook__
-    if argv is None and os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
-        atexit.register(_leave_as_a_rank)  # before all others, so that it runs behind them
-    _status[:] = [_run(build_parser, command, argv)]
-    return _status[0]
-
-
-_status: list[int] = []  # of the command that has ended
-
-
-def _leave_as_a_rank() -> None:
-    """End this process with its command's status, and leave the interpreter as it is.
-
-    Threads of torch.distributed may outlive the group they served. One that lets go of a tensor while
-    Python takes itself down asks for the interpreter's lock, is ended by that where C++ allows no
-    end, and takes the process with it: SIGABRT, from a rank that had done all its work.
-    """
-    if not _status:  # an option was wrong: argparse has the status
-        return
-    _let_go_of_output()
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.flush()
-    os._exit(_status[0])
-
-
-def _run(
-    build_parser: Callable[[], argparse.ArgumentParser],
-    command: Callable[[argparse.Namespace], int],
-    argv: Sequence[str] | None,
-) -> int:
-    """As `run`."""
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     ending: BaseException
     less = LESS

@@ -16,7 +16,6 @@ import torch
 from command_kit import environment, files_below, module_of, one_line, run_command
 from hypothesis import given
 from hypothesis import strategies as st
-from places import ROOT
 
 from cli import _common, doctor
 from cli._common import Ending, explain, make_parser
@@ -267,50 +266,3 @@ def test_the_parsers_error_folds_its_message(capsys: pytest.CaptureFixture[str])
         make_parser("omni-x", "x").error("a\nb" + "c" * 2000)
     assert len(one_line(capsys.readouterr().err)) < 800
     assert _common.EXIT_USAGE == 2
-
-
-_A_RANK = """
-import argparse, atexit, os, sys
-from cli._common import make_parser, run
-from omni.errors import OmniError
-
-class Aborts:
-    def __del__(self):
-        os.abort()  # as a thread of torch's does that lives on
-
-def command(args):
-    atexit.register(lambda: print("atexit"))
-    sys.modules["last"] = Aborts()  # let go of when the interpreter is taken down
-    print("done")
-    {end}
-
-sys.exit(run(lambda: make_parser("rank", ""), command))
-"""
-
-
-@pytest.mark.parametrize(
-    ("end", "status", "said"),
-    [("return 0", 0, ""), ("return 3", 3, ""), ("raise OmniError('bad', 'here')", 1, "error: bad (here)\n")],
-)  # fmt: skip
-def test_a_rank_ends_with_its_status_whatever_still_runs(end: str, status: int, said: str) -> None:
-    def ended(ranks: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", _A_RANK.format(end=end)], capture_output=True, text=True,
-            env={**environment(), "WORLD_SIZE": ranks}, cwd=ROOT,
-        )  # fmt: skip
-
-    for ranks in ("2", "16"):
-        done = ended(ranks)
-        assert (done.returncode, done.stderr) == (status, said)
-        assert done.stdout == "done\natexit\n"
-    assert ended("1").returncode == -6  # what the rank would have died of
-
-
-def test_a_rank_with_a_wrong_option_is_told() -> None:
-    program = "from cli._common import *; run(lambda: make_parser('rank', ''), len)"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "--no-such"], capture_output=True, text=True,
-        env={**environment(), "WORLD_SIZE": "2"}, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "--no-such" in done.stderr
