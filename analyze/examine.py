@@ -149,7 +149,7 @@ def set_up(run: Run, request: Request) -> Setting:
         (w for w in ("best", "last") if (run.path / f"projector-{w}.safetensors").is_file()), "best"
     )
     trained = run.projector(checkpoint, request.device)
-    untrained = run.projector("init", request.device)
+    untrained = run.untrained(request.device)
     splits, ids = _splits(run, request)
     for split in splits:
         run.check_features(split.fingerprint, str(split.folder))

@@ -2,7 +2,8 @@
 
     config.json                 projector sizes, template, the LM asked for, every training option
     provenance.json             fingerprint of the shards, LM hash, versions, seed, command
-    projector-init.safetensors  before the first step (the report's "before")
+    projector-init.safetensors  before the first step
+    projector-untrained.safetensors  of a run that started from another: that one's before any training
     projector-last.safetensors  at the last checkpoint
     projector-best.safetensors  at the lowest CE on the selection split
     lora-{last,best}.safetensors  adapters of the LM, where there are any, at the same steps
@@ -44,7 +45,7 @@ from omni.formats.tensors import check_finite, read_tensors, read_torch
 from omni.nanochat.lora import Lora, load_lora, save_lora
 from omni.nanochat.model import NanoChat
 
-WHICH = ("best", "last", "init")
+WHICH = ("best", "last", "init", "untrained")  # init: as the run began, after another one or not
 ROOTS = ("runs", "demo/runs")  # where a run is looked for: the user's own, then the demo's
 
 
@@ -76,7 +77,7 @@ class Run:
         """The projector of one checkpoint, in eval mode, without gradients.
 
         Args:
-            which: "best", "last" or "init".
+            which: "best", "last", "init" or "untrained".
 
         Raises:
             OmniError: no such checkpoint, its tensors don't fit `config`, or are not finite.
@@ -101,6 +102,15 @@ class Run:
         own = {key: tensor.float().clone() for key, tensor in tensors.items()}
         projector.load_state_dict(own, assign=True)
         return projector.requires_grad_(False).eval().to(device)
+
+    def untrained(self, device: str | torch.device = "cpu") -> Projector:
+        """The projector before any training: that of the first of the runs that this one goes back to.
+
+        Raises:
+            OmniError: as `projector`.
+        """
+        before = (self.path / "projector-untrained.safetensors").exists()
+        return self.projector("untrained" if before else "init", device)
 
     def load_adapters(
         self, lm: NanoChat, which: str = "best", dtype: torch.dtype = torch.float32

@@ -149,6 +149,8 @@ def begin(inputs: Inputs, folder: Path, command: Sequence[str]) -> runs.RunState
         if inputs.parent is not None:
             about["parent"] = _parent_use(inputs.parent)
         runs.create_run(folder, inputs.config(), about)
+        if inputs.parent is not None:
+            runs.save_projector(folder, "untrained", inputs.parent.untrained())
         return None
     run = runs.load_run(folder)
     run.check_features(inputs.data.fingerprint, "training shards")

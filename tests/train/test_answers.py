@@ -69,6 +69,20 @@ def weights(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in names]
 
 
+def test_a_run_keeps_the_projector_before_any_training_however_many_went_before(
+    parts: Path, tmp_path: Path
+) -> None:
+    third = tmp_path / "third"
+    train(options(parts, parent=str(parts / "whole"), steps=1), third)
+    first = (parts / "first" / "projector-init.safetensors").read_bytes()
+    for run in (parts / "whole", third):
+        assert (run / "projector-untrained.safetensors").read_bytes() == first
+        weight = runs.load_run(run).untrained().row_head.weight
+        assert torch.equal(weight, runs.load_run(parts / "first").projector("init").row_head.weight)
+        assert not torch.equal(weight, runs.load_run(run).projector("init").row_head.weight)
+    assert not (parts / "first" / "projector-untrained.safetensors").exists()
+
+
 def test_the_run_says_what_it_was_made_of(parts: Path) -> None:
     run = runs.load_run(parts / "whole")
     assert run.config["lora"] == {
