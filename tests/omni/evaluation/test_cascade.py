@@ -70,7 +70,7 @@ def test_a_right_transcript_is_worth_more_than_a_wrong_one(demo: tuple) -> None:
     wrong = cascaded(demo, SAID[::-1])
     empty = cascaded(demo, ["", ""])
     assert right["wer_cascade"] == 0
-    assert right["ce_cascade"] < 0.2  # the demo LM repeats what it is told
+    assert right["ce_cascade"] < 0.5  # the demo LM repeats what it is told
     assert wrong["ce_cascade"] > right["ce_cascade"] + 1
     assert wrong["wer_cascade"] > 0.5
     assert empty["wer_cascade"] == 1
