@@ -45,7 +45,8 @@ from omni.formats.tensors import check_finite, read_tensors, read_torch
 from omni.nanochat.lora import Lora, load_lora, save_lora
 from omni.nanochat.model import NanoChat
 
-WHICH = ("best", "last", "init", "untrained")  # init: as the run began, after another one or not
+WHICH = ("best", "last", "init")  # of every run; init: as it began, after another one or not
+UNTRAINED = "untrained"  # of a run that began after another
 ROOTS = ("runs", "demo/runs")  # where a run is looked for: the user's own, then the demo's
 
 
@@ -82,7 +83,7 @@ class Run:
         Raises:
             OmniError: no such checkpoint, its tensors don't fit `config`, or are not finite.
         """
-        if which not in WHICH:
+        if which not in (*WHICH, UNTRAINED):
             raise OmniError(f"no checkpoint {which!r}", mend=f"choose one of {', '.join(WHICH)}")
         file = self.path / f"projector-{which}.safetensors"
         if not file.exists():
@@ -109,8 +110,8 @@ class Run:
         Raises:
             OmniError: as `projector`.
         """
-        before = (self.path / "projector-untrained.safetensors").exists()
-        return self.projector("untrained" if before else "init", device)
+        before = (self.path / f"projector-{UNTRAINED}.safetensors").exists()
+        return self.projector(UNTRAINED if before else "init", device)
 
     def load_adapters(
         self, lm: NanoChat, which: str = "best", dtype: torch.dtype = torch.float32

@@ -150,7 +150,7 @@ def begin(inputs: Inputs, folder: Path, command: Sequence[str]) -> runs.RunState
             about["parent"] = _parent_use(inputs.parent)
         runs.create_run(folder, inputs.config(), about)
         if inputs.parent is not None:
-            runs.save_projector(folder, "untrained", inputs.parent.untrained())
+            runs.save_projector(folder, runs.UNTRAINED, inputs.parent.untrained())
         return None
     run = runs.load_run(folder)
     run.check_features(inputs.data.fingerprint, "training shards")
