@@ -281,16 +281,11 @@ def create_run(path: Path, config: RunConfig, provenance: Provenance) -> Run:
 def record_arithmetic(run: Run, dtype: str, device: str) -> None:
     """The LM computes in another dtype or on another kind of device from here on: provenance says so,
     and what it was before."""
-    then = run.provenance
-    dtypes = [*then.get("lm_dtypes_before", []), then["lm_dtype"]]
-    devices = [*then.get("devices_before", []), then.get("device", "")]
-    provenance = {
-        **then,
-        **{"lm_dtype": dtype, "lm_dtypes_before": dtypes},
-        **{"device": device, "devices_before": devices},
-    }
-    text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
-    write_whole(run.path / "provenance.json", text.encode())
+    then = dict(run.provenance)
+    then["lm_dtypes_before"] = [*run.provenance.get("lm_dtypes_before", []), then["lm_dtype"]]
+    then["devices_before"] = [*run.provenance.get("devices_before", []), then.get("device", "")]
+    text = json.dumps({**then, "lm_dtype": dtype, "device": device}, indent=2, sort_keys=True)
+    write_whole(run.path / "provenance.json", f"{text}\n".encode())
 
 
 def save_projector(path: Path, which: str, projector: Projector) -> None:
