@@ -165,6 +165,9 @@ def test_a_run_older_than_the_record_of_its_device_goes_on(parts: Path, tmp_path
     run_training(options(parts), tmp_path)
     path = tmp_path / "provenance.json"
     written = json.loads(path.read_text())
+    written_step = runs.load_state(tmp_path)["step"]
     del written["device"]
     path.write_text(json.dumps(written))
     run_training(options(parts), tmp_path, resume=True)
+    assert "devices_before" not in json.loads(path.read_text())
+    assert runs.load_state(tmp_path)["step"] == written_step

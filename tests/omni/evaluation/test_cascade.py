@@ -25,7 +25,10 @@ from omni.nanochat import load_checkpoint
 from omni.whisper.encoder import load_encoder
 
 SFT = choose_template({"kind": "sft"})
-SAID = ["find the silver shovel by the garden at seven again", "move the green book at four today"]
+SAID = [
+    "find the silver shovel by the garden at seven again",
+    "move the green book under the bridge at four today",
+]
 
 
 def named(texts: Sequence[str]) -> list[Sample]:
@@ -70,7 +73,7 @@ def test_a_right_transcript_is_worth_more_than_a_wrong_one(demo: tuple) -> None:
     wrong = cascaded(demo, SAID[::-1])
     empty = cascaded(demo, ["", ""])
     assert right["wer_cascade"] == 0
-    assert right["ce_cascade"] < 0.5  # the demo LM repeats what it is told
+    assert right["ce_cascade"] < 0.2  # the demo LM repeats what its grammar can say
     assert wrong["ce_cascade"] > right["ce_cascade"] + 1
     assert wrong["wer_cascade"] > 0.5
     assert empty["wer_cascade"] == 1
